@@ -1,0 +1,41 @@
+"""groundup: warmup for Transformer training, on depth, learning rate and update.
+
+The idea in one line: *a warmup is a pure function of the step*. `groundup.schedules` holds those
+functions and imports no torch; everything else is loaded on first use, so that
+``import groundup`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from groundup.schedules import depth, factor
+
+if TYPE_CHECKING:
+    from groundup import measure, model, residual
+    from groundup.residual import Warmup, attach
+    from groundup.schedules import suggest
+
+__version__ = "0.1.0"
+
+_MODULES = ("data", "measure", "model", "report", "residual", "schedules", "train")
+_NAMES = {
+    "Warmup": "groundup.residual",
+    "attach": "groundup.residual",
+    "suggest": "groundup.schedules",
+}
+
+__all__ = ["Warmup", "attach", "depth", "factor", "measure", "model", "residual", "suggest"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"groundup.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'groundup' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_NAMES})
