@@ -1,0 +1,56 @@
+"""Reading a command's options: a recipe named first, then its fields as flags."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import tyro
+
+from groundup.train import toml
+from groundup.train.recipe import Recipe
+from groundup.train.toml import Change
+
+# The recipe's fields without a prefix of their own: --train.steps, not --recipe.train.steps.
+RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
+# Short forms of the flags that are typed most.
+_SHORT = {
+    "--steps": "--train.steps",
+    "--device": "--train.device",
+    "--batch": "--train.batch",
+}
+Options = TypeVar("Options")
+
+
+def recipe_named(
+    arguments: list[str], default: str | None = None
+) -> tuple[Recipe, list[Change], list[str]]:
+    """The recipe that the first argument names, its variants, and the other arguments.
+
+    Raises:
+        ValueError: if there is no such recipe, or none is named and there is no default.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        name, rest = arguments[0], arguments[1:]
+    elif default is not None or arguments[:1] in (["-h"], ["--help"]):
+        name, rest = default or "quickstart", arguments
+    else:
+        raise ValueError("say which recipe: a .toml file, or the name of a shipped one")
+    recipe, changes = toml.read(toml.find(name))
+    return recipe, changes, rest
+
+
+def parse(options: Options, usage: str, arguments: list[str]) -> Options:
+    """`options` with what the arguments change; exits with a message where they do not fit."""
+    return tyro.cli(
+        type(options),
+        prog=f"groundup {usage}",
+        description=type(options).__doc__,
+        args=[_long(argument) for argument in arguments],
+        default=options,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def _long(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return _SHORT.get(flag, flag) + equals + value

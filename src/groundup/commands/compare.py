@@ -1,0 +1,56 @@
+"""groundup compare [RECIPE]"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.commands._table import as_table
+from groundup.data import prepare, show_progress
+from groundup.experiment import compare, plan
+from groundup.experiment.display import Display
+from groundup.report import comparison, read_runs, write_report
+from groundup.report.words import headline
+from groundup.train import toml
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train the variants of a recipe side by side: same initial weights, same batches.
+
+    Without [[variants]] in the recipe these are `baseline` (no residual warmup) and the recipe as
+    it is. Ends with a table and report.html. Started again, it goes on where it was stopped.
+
+    Any field of the recipe can be changed by its flag; --steps, --batch and --device are short for
+    --train.steps, --train.batch and --train.device.
+    """
+
+    recipe: RecipeFlags
+    seeds: tuple[int, ...] = ()
+    """Several seeds, each trained in every variant; the recipe's own unless given."""
+
+    out: Path | None = None
+    """Where the runs and the report go; runs/NAME unless given."""
+
+
+def main(arguments: list[str]) -> int:
+    recipe, changes, rest = recipe_named(arguments, default="quickstart")
+    options = parse(Compare(recipe), "compare [RECIPE]", rest)
+    recipe = options.recipe
+    out = options.out or Path("runs") / recipe.name
+    runs = plan(toml.expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
+    with show_progress() as progress:
+        prepare(recipe.data, progress=progress)
+    with Display(runs) as display:
+        compare(runs, display.watch, shlex.join(["groundup", "compare", *arguments]))
+    folders = [run.folder for run in runs]
+    result = comparison(read_runs(folders))
+    page = write_report(folders, out / "report.html", title=recipe.name)
+    display.console.print()
+    display.console.print(as_table(result))
+    verdict, details = headline(result, recipe.train.steps)
+    display.console.print("\n" + " ".join([verdict, *details]), highlight=False)
+    display.console.print(f"Report: {page}", highlight=False)
+    return 0

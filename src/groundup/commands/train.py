@@ -1,0 +1,47 @@
+"""groundup train RECIPE"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.data import prepare, show_progress
+from groundup.experiment import Planned
+from groundup.experiment.display import Display
+from groundup.train import train
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one run of a recipe. Started again, it goes on where it was stopped.
+
+    Any field of the recipe can be changed by its flag; --steps, --batch and --device are short for
+    --train.steps, --train.batch and --train.device.
+    """
+
+    recipe: RecipeFlags
+    out: Path | None = None
+    """The run's folder; runs/NAME unless given."""
+
+
+def main(arguments: list[str]) -> int:
+    recipe, _, rest = recipe_named(arguments)
+    options = parse(Train(recipe), "train RECIPE", rest)
+    recipe = options.recipe
+    recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
+    out = options.out or Path("runs") / recipe.name
+    with show_progress() as progress:
+        prepare(recipe.data, progress=progress)
+    run = Planned(recipe.variant, recipe, out)
+    command = shlex.join(["groundup", "train", *arguments])
+    with Display([run]) as display:
+        summary = train(recipe, out, display.watch(run), command)
+        console = display.console
+    console.print(
+        f"held-out loss {summary['eval_loss']:.4f}, perplexity {summary['eval_perplexity']:.2f} "
+        f"after {summary['steps']} updates in {summary['wall_seconds']:.0f} s: {out}",
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,58 @@
+"""Many runs from one recipe: the same seeds and data, only what a variant changes differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from groundup.train import train
+from groundup.train.progress import Watcher
+from groundup.train.recipe import Recipe
+from groundup.train.toml import Variants
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison."""
+
+    variant: str
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.train.seed
+
+
+def plan(variants: Variants, seeds: Sequence[int], out: Path) -> list[Planned]:
+    """Every variant with every seed, seed by seed, each in the folder OUT/VARIANT/seed-N.
+
+    Runs of one seed share the initial weights (where shapes allow) and the batches.
+
+    Raises:
+        ValueError: if there is nothing to compare, or a seed is given twice.
+    """
+    if len(variants) < 2:
+        raise ValueError(
+            "there is nothing to compare: give residual.schedule (not 'none') or [[variants]]"
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={list(seeds)!r} is not valid: give each seed once, at least one")
+    return [
+        Planned(
+            variant=name,
+            recipe=replace(recipe, train=replace(recipe.train, seed=seed)),
+            folder=out / name / f"seed-{seed}",
+        )
+        for seed in seeds
+        for name, recipe in variants.items()
+    ]
+
+
+def compare(
+    runs: Sequence[Planned], watcher: Callable[[Planned], Watcher], command: str = ""
+) -> None:
+    """Train all of them, one after the other. A comparison that was stopped goes on."""
+    for run in runs:
+        train(run.recipe, run.folder, watcher(run), command)

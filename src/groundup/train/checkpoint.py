@@ -1,0 +1,155 @@
+"""Checkpoints: tensors by PyTorch's distributed checkpoint (DCP), everything else JSON.
+
+    checkpoints/step-00000200/    .metadata, __0_0.distcp (DCP), state.json
+
+A checkpoint is written beside its place and renamed when it is whole, so a half-written one is
+never taken. Loading executes no code: DCP's own metadata, the only pickle there is, passes an
+unpickler that knows DCP's data classes and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+_OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+_PREFIX = "step-"
+# What DCP's metadata is made of; see torch.distributed.checkpoint.metadata.
+_ALLOWED = {
+    "torch.distributed.checkpoint.metadata",
+    "torch.distributed.checkpoint.filesystem",
+}
+_ALLOWED_NAMES = {
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("torch.serialization", "_get_layout"),
+    ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"),
+    ("builtins", "set"),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit."""
+
+
+def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer,
+         state: dict[str, Any], keep: int) -> Path:  # fmt: skip
+    """Write the checkpoint of `step` completed updates into `folder`; keep the newest `keep`.
+
+    `state` is plain data beside the tensors. Returns the checkpoint's own folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{_PREFIX}{step:08d}"
+    if place.is_dir():
+        return place
+    building = folder / f".{place.name}.partial"
+    shutil.rmtree(building, ignore_errors=True)
+    with _one_process():
+        writer = FileSystemWriter(building, sync_files=True)
+        dcp.save(_tensors(model, optimizer), storage_writer=writer, no_dist=True)
+    text = json.dumps({"step": step, **state}, indent=1, sort_keys=True)
+    with open(building / "state.json", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(building, place)
+    _sync(folder)
+    for old in steps_in(folder)[:-keep]:
+        shutil.rmtree(folder / f"{_PREFIX}{old:08d}")
+    return place
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints in `folder`, rising."""
+    names = (path.name for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    return sorted(int(name.removeprefix(_PREFIX)) for name in names)
+
+
+def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None) \
+        -> dict[str, Any]:  # fmt: skip
+    """Read the checkpoint of `step` into model and optimizer, in place; returns its plain data.
+
+    Raises:
+        CheckpointError: naming the folder, if it is damaged or holds other tensors.
+    """
+    place = folder / f"{_PREFIX}{step:08d}"
+    tensors = _tensors(model, optimizer)
+    try:
+        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        with _one_process():
+            dcp.load(tensors, storage_reader=_Reader(place), no_dist=True)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"the checkpoint {place} cannot be read: {reason}") from error
+    if optimizer is not None:
+        full = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
+        for name in full:
+            full[name] = tensors.get(f"optimizer.{name}", full[name])
+        set_optimizer_state_dict(model, optimizer, full, options=_OPTIONS)
+    return state
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """All tensors under flat names. Parameter groups hold no tensors: the recipe makes them."""
+    found: dict[str, Any] = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if optimizer is not None:
+        full = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
+        found |= {f"optimizer.{k}": v for k, v in full.items() if isinstance(v, torch.Tensor)}
+    return found
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """DCP warns when it is asked, as it is here, to work without a process group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _ALLOWED or (module, name) in _ALLOWED_NAMES:
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's metadata")
+
+
+class _Reader(FileSystemReader):
+    """DCP's reader with an unpickler that executes nothing."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with self.fs.create_stream(self.fs.concat_path(self.path, ".metadata"), "rb") as stream:
+            metadata = _Unpickler(stream).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError(f"metadata is a {type(metadata).__name__}")
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

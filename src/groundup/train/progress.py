@@ -1,0 +1,39 @@
+"""What a run tells whoever watches it: plain data, so that the loop knows no terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Status:
+    """One update, as it is shown."""
+
+    step: int
+    steps: int
+    loss: float
+    rate: float
+    alphas: list[float]
+    tokens_per_second: float
+    eval_loss: float | None = None
+
+
+class Watcher(Protocol):
+    """Anything that wants to know how a run goes on."""
+
+    def note(self, message: str) -> None:
+        """A sentence for the reader: resuming, compiling, stopping."""
+
+    def update(self, status: Status) -> None:
+        """An update was completed and recorded."""
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def note(self, message: str) -> None:
+        pass
+
+    def update(self, status: Status) -> None:
+        pass

@@ -1,0 +1,147 @@
+"""metrics.jsonl and timing.jsonl: one object an update, the clock only in the latter.
+
+Values on a GPU are copied without blocking and written when they have arrived, an update or two
+late, so that no step waits for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_LAG = 2  # updates in flight
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient became infinite or NaN."""
+
+
+@dataclass
+class _Pending:
+    line: dict[str, Any]
+    timing: dict[str, Any]
+    values: torch.Tensor
+    names: tuple[str, ...]
+    arrived: torch.cuda.Event | None
+
+
+class Recorder:
+    """Writes the two files of one run, from update `start` on.
+
+    Lines of updates from `start` on, left by a run that was killed, are cut off first: they are
+    computed again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        written: Callable[[dict[str, Any], dict[str, Any]], None],
+        peak_tokens_per_second: float | None = None,
+    ) -> None:
+        self._files = {}
+        for name in ("metrics", "timing"):
+            path = folder / f"{name}.jsonl"
+            _cut(path, start, complete=name == "metrics")
+            self._files[name] = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._pending: deque[_Pending] = deque()
+        self._written = written
+        self._peak = peak_tokens_per_second
+        self._seconds = 0.0
+        self._clock = time.perf_counter()
+
+    def lap(self) -> None:
+        """An update ends here; what follows until `resume` (evaluation, saving) is not its time."""
+        now = time.perf_counter()
+        self._seconds, self._clock = now - self._clock, now
+
+    def resume(self) -> None:
+        """The clock goes on from here."""
+        self._clock = time.perf_counter()
+
+    def record(self, line: dict[str, Any], tokens: int, **values: torch.Tensor) -> None:
+        """Write the line of one update of `tokens` tokens: "step", then the 0-dim tensors
+        `values`, then the rest of `line`.
+
+        Raises:
+            NonFiniteError: if one of `values` is infinite or NaN; its line is written as null.
+        """
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        arrived = None
+        if stacked.is_cuda:
+            host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
+            host.copy_(stacked, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            stacked = host
+        timing = {
+            "step": line["step"],
+            "seconds": round(self._seconds, 6),
+            "tokens_per_second": round(tokens / self._seconds, 1),
+        }
+        if self._peak is not None:
+            timing["utilization"] = round(tokens / self._seconds / self._peak, 4)
+        self._pending.append(_Pending(line, timing, stacked, tuple(values), arrived))
+        while self._pending and (self._ready() or len(self._pending) > _LAG):
+            self._write()
+
+    def _ready(self) -> bool:
+        arrived = self._pending[0].arrived
+        return arrived is None or arrived.query()
+
+    def _write(self) -> None:
+        pending = self._pending.popleft()
+        if pending.arrived is not None:
+            pending.arrived.synchronize()
+        values = dict(zip(pending.names, pending.values.tolist(), strict=True))
+        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        metrics = {"step": pending.line["step"]} | finite | pending.line
+        self._append("metrics", metrics)
+        self._append("timing", pending.timing)
+        self._written(metrics, pending.timing)
+        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+            said = ", ".join(f"{name} is {values[name]}" for name in broken)
+            raise NonFiniteError(f"update {metrics['step']}: {said}")
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        self._files[name].write(json.dumps(line) + "\n")
+        self._files[name].flush()
+
+    def flush(self) -> None:
+        """Write what is pending; on return both files are on the disk."""
+        while self._pending:
+            self._write()
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _cut(path: Path, start: int, complete: bool) -> None:
+    """Keep the lines of updates before `start`; `complete`: all of them must be there."""
+    keep, found = 0, 0
+    if path.exists():
+        with open(path, "rb") as file:
+            for raw in file:
+                if not raw.endswith(b"\n") or json.loads(raw)["step"] >= start:
+                    break
+                keep += len(raw)
+                found += 1
+        os.truncate(path, keep)
+    if complete and found < start:
+        raise ValueError(
+            f"{path} holds {found} updates, but the checkpoint stands at {start}: the file was "
+            "changed. Start again in another folder"
+        )

@@ -1,0 +1,129 @@
+"""From a recipe to the things that a run is made of: device, model, optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from groundup.data import Tokenizer
+from groundup.model import ModelConfig, Transformer, initialize
+from groundup.train.recipe import OptimizerConfig, Recipe
+
+# bf16 matrix products without sparsity, in FLOP/s, by what the device calls itself.
+_PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device of "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: for "cuda" where there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device='cuda' is not valid here: torch sees no CUDA device")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Refuse CUDA kernels whose result depends on the order of threads."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def with_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
+    """The recipe with the vocabulary of the model filled in from the tokenizer.
+
+    Raises:
+        ValueError: if the recipe says a vocabulary that is too small for the tokenizer.
+    """
+    said = recipe.model.vocab_size
+    if said is None:
+        model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size)
+        return dataclasses.replace(recipe, model=model)
+    if said < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={said} is not valid: the tokenizer has {tokenizer.vocab_size} "
+            "tokens; leave it out, or give at least as many"
+        )
+    return recipe
+
+
+def build_model(config: ModelConfig, seed: int, device: torch.device) -> Transformer:
+    """A float32 model on `device`, its weights decided by `seed` alone."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device=device)
+    initialize(model, seed)
+    return model
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, peak: float) -> torch.optim.AdamW:
+    """AdamW in two groups: matrices with weight decay; norms, biases and embeddings without."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    bare: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        keep = parameter.ndim < 2 or id(parameter) in embeddings
+        (bare if keep else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": bare, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=config.eps, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of every group; a tensor is filled in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+@contextlib.contextmanager
+def compute_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """bf16 compute over float32 weights (autocast), or plain float32."""
+    if precision == "float32":
+        yield
+        return
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        yield
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """bf16 peak of the device in FLOP/s, None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in _PEAKS.items() if key in name), None)
+
+
+def hardware(device: torch.device) -> str:
+    """What the run ran on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
