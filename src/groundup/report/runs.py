@@ -1,0 +1,288 @@
+"""Reads a run folder: recipe.toml, metrics.jsonl, timing.jsonl and summary.json.
+
+A run may be going on, stopped or killed in mid-write: whatever of it can be read is used, and
+what is missing is said in `Run.notes`. Only a folder without a single update is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Run", "find_runs", "places", "read_run", "read_runs"]
+
+Numbers = NDArray[np.float64]
+_SERIES = ("loss", "grad_norm", "rate", "alpha_mean", "layers_awake", "tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as its folder holds it. Series have one entry per update; `nan`: not recorded.
+
+    Attributes:
+        folder: where it was read from.
+        variant: what it is called in comparisons; runs of one variant differ by their seed.
+        seed: its seed, or None if neither summary nor recipe says.
+        recipe: the resolved recipe, and `recipe_text` as it stands in the file.
+        steps: completed updates when each update began.
+        series: "loss", "grad_norm", "rate", "alpha_mean", "layers_awake" and "tokens".
+        evals: (completed updates, held-out loss in nats per token), rising.
+        seconds: wall time of each timed update, and `throughput` its tokens per second.
+        summary: summary.json, or an empty mapping.
+        notes: what a reader has to know about this run, in sentences.
+    """
+
+    folder: Path
+    variant: str
+    seed: int | None
+    recipe: dict[str, Any]
+    recipe_text: str
+    steps: NDArray[np.int64]
+    series: dict[str, Numbers]
+    evals: tuple[tuple[int, float], ...]
+    seconds: Numbers
+    throughput: Numbers
+    summary: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def updates(self) -> int:
+        """Completed updates at the end of what was recorded."""
+        return int(self.steps[-1]) + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.summary.get("status") == "finished"
+
+    @property
+    def planned(self) -> int:
+        """Updates the run was meant to make; those it made, if no recipe says."""
+        planned = self.setting("train", "steps")
+        return planned if isinstance(planned, int) and planned > 0 else self.updates
+
+    @property
+    def layers(self) -> int | None:
+        """Depth of the model, or None if unknown."""
+        for layers in (self.setting("model", "layers"), self.summary.get("layers")):
+            if isinstance(layers, int) and layers > 0:
+                return layers
+        return None
+
+    @property
+    def final_eval(self) -> tuple[int, float] | None:
+        """The last evaluation: (completed updates, nats per token)."""
+        loss = _number(self.summary.get("eval_loss"))
+        if loss is not None:
+            steps = self.summary.get("steps")
+            return (steps if isinstance(steps, int) else self.updates), loss
+        return self.evals[-1] if self.evals else None
+
+    def setting(self, *keys: str) -> Any:
+        """A setting of the recipe, e.g. ``setting("residual", "schedule")``; None if absent."""
+        value: Any = self.recipe
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+def read_runs(folders: Sequence[Path | str]) -> list[Run]:
+    """Reads run folders, each once and in the order given, and tells apart what has one name.
+
+    Two runs of one variant and seed are different experiments under one name (say, another
+    learning rate): such a variant's runs get the name of their place added, so that nothing is
+    averaged that does not belong together.
+    """
+    if not folders:
+        raise ValueError("no run folder was given")
+    once = {Path(folder).resolve(): folder for folder in folders}
+    runs = [read_run(folder) for folder in once.values()]
+    count: dict[tuple[str, int | None], int] = {}
+    for run in runs:
+        count[run.variant, run.seed] = count.get((run.variant, run.seed), 0) + 1
+    unclear = {variant for (variant, _), times in count.items() if times > 1}
+    paths = places(runs)
+    # In OUT/VARIANT/seed-N the folder above tells comparisons apart, and seeds stay together.
+    above = [(run.variant, run.seed, path.parent) for run, path in zip(runs, paths, strict=True)]
+    told = len(set(above)) == len(above)
+    return [
+        _replace(run, variant=f"{run.variant} ({(path.parent if told else path).as_posix()})")
+        if run.variant in unclear
+        else run
+        for run, path in zip(runs, paths, strict=True)
+    ]
+
+
+def places(runs: Sequence[Run]) -> list[PurePath]:
+    """Where each run lies, from the folder that holds them all: short, and different for each."""
+    folders = [run.folder.resolve() for run in runs]
+    root = os.path.commonpath([folder.parent for folder in folders])
+    return [folder.relative_to(root) for folder in folders]
+
+
+def find_runs(root: Path | str) -> list[Path]:
+    """Run folders in `root`: itself, or those below it, sorted by path."""
+    root = Path(root)
+    if (root / "metrics.jsonl").is_file():
+        return [root]
+    return sorted(path.parent for path in root.rglob("metrics.jsonl"))
+
+
+def read_run(folder: Path | str) -> Run:
+    """Reads one run folder.
+
+    Raises:
+        ValueError: if it holds no recorded update, or its recipe is not TOML.
+    """
+    folder = Path(folder)
+    metrics = folder / "metrics.jsonl"
+    if not metrics.is_file():
+        raise ValueError(f"{folder} is not a run folder: it has no metrics.jsonl")
+    rows, notes = _rows(metrics)
+    if not rows:
+        raise ValueError(f"{metrics} holds no complete update: there is nothing to report yet")
+    timing, _ = _rows(folder / "timing.jsonl")
+    recipe_text, recipe = _recipe(folder / "recipe.toml", notes)
+    summary = _summary(folder / "summary.json", notes)
+    run = Run(
+        folder=folder,
+        variant=_variant(folder, recipe, summary),
+        seed=_seed(recipe, summary),
+        recipe=recipe,
+        recipe_text=recipe_text,
+        steps=np.array([row["step"] for row in rows], dtype=np.int64),
+        series={name: _column(rows, name) for name in _SERIES},
+        evals=_evals(rows),
+        seconds=_column(timing, "seconds"),
+        throughput=_column(timing, "tokens_per_second"),
+        summary=summary,
+    )
+    return _replace(run, notes=(*notes, *_state(run)))
+
+
+def _state(run: Run) -> list[str]:
+    """Sentences about a run that did not come to its end, or lost updates on the way."""
+    notes = []
+    if not run.summary:
+        notes.append(
+            f"It is still going on or was stopped: there is no summary.json, so its numbers are "
+            f"those of metrics.jsonl, up to update {run.updates} of {run.planned}."
+        )
+    elif not run.finished:
+        status = run.summary.get("status", "unknown")
+        notes.append(f"Its status is “{status}”, at update {run.updates} of {run.planned}.")
+    if run.summary and "eval_loss" in run.summary and _number(run.summary["eval_loss"]) is None:
+        notes.append("It has no finite evaluation loss at its end; the last finite one is shown.")
+    skipped = int(np.isnan(run.series["loss"]).sum())
+    if skipped:
+        notes.append(f"{_times(skipped, 'update')} had no finite loss.")
+    return notes
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The objects of a JSON-lines file by rising step, and notes on what could not be read.
+
+    Of several lines for one step the last counts.
+    """
+    if not path.is_file():
+        return [], []
+    lines = path.read_bytes().split(b"\n")
+    rows: dict[int, dict[str, Any]] = {}
+    damaged = 0
+    notes = []
+    for position, line in enumerate(lines):
+        if not line.strip():
+            continue
+        row = _object(line)
+        if row is not None:
+            rows[row["step"]] = row
+        elif position == len(lines) - 1:
+            notes.append(f"The last line of {path.name} is cut off and was left out.")
+        else:
+            damaged += 1
+    if damaged:
+        notes.append(f"{_times(damaged, 'unreadable line')} of {path.name} left out.")
+    return [rows[step] for step in sorted(rows)], notes
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """One line of metrics or timing, or None if it is not one."""
+    try:
+        row = json.loads(line)
+    except ValueError:  # also bytes that are not UTF-8
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return row if isinstance(step, int) and step >= 0 else None
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> Numbers:
+    values = (_number(row.get(name)) for row in rows)
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _evals(rows: list[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
+    losses = ((row["step"] + 1, _number(row.get("eval_loss"))) for row in rows)
+    return tuple((step, loss) for step, loss in losses if loss is not None)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _recipe(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
+    if not path.is_file():
+        notes.append("It has no recipe.toml, so its settings are unknown.")
+        return "", {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except ValueError as error:  # not UTF-8, not TOML
+        raise ValueError(f"{path} is not a recipe: {error}") from error
+
+
+def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        summary = json.loads(path.read_bytes())
+    except ValueError:
+        summary = None
+    if isinstance(summary, dict):
+        return summary
+    notes.append("Its summary.json could not be read.")
+    return {}
+
+
+def _variant(folder: Path, recipe: dict[str, Any], summary: dict[str, Any]) -> str:
+    for name in (summary.get("variant"), recipe.get("variant"), recipe.get("name"), folder.name):
+        if isinstance(name, str) and name:
+            return name
+    return folder.resolve().name or "run"
+
+
+def _seed(recipe: dict[str, Any], summary: dict[str, Any]) -> int | None:
+    train = recipe.get("train")
+    for seed in (summary.get("seed"), train.get("seed") if isinstance(train, dict) else None):
+        if isinstance(seed, int):
+            return seed
+    return None
+
+
+def _replace(run: Run, **changes: Any) -> Run:
+    return Run(**{**run.__dict__, **changes})
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

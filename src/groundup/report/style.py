@@ -1,0 +1,183 @@
+"""The look of the figures: colours, line styles, axes. Matplotlib is imported on first use.
+
+Every colour drawn is one of the named ones here, so that the page can exchange each for a CSS
+variable and follow the reader's light or dark mode.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from groundup.report.table import Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1f2429", "#626b74", "#e3e6e9", "#fefefe"
+"""Text; axes and labels; grid lines; background."""
+BASELINE_COLOUR = "#555d65"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0588c", "#b87a00", "#3a8fc4", "#7a5fc0")
+"""Okabe–Ito's colours, darkened where they would be too pale on white."""
+
+SIZE = (5.2, 3.2)
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (8, 2)),
+    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+_BASELINE_DASH = (0, (3.5, 1.3))
+_MARKERS = "osD^vP*"
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.2,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 10.2,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "figure.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "legend.borderpad": 0,
+    "legend.columnspacing": 1.4,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one variant is drawn in every figure."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+
+def looks(group: Study) -> dict[str, Look]:
+    """One look per variant: the baseline grey and dashed, the others coloured."""
+    result = {}
+    if group.baseline:
+        result[group.baseline.name] = Look(BASELINE_COLOUR, _BASELINE_DASH, "X")
+    for i, variant in enumerate(group.others):
+        dash = _DASHES[(i + i // len(COLOURS)) % len(_DASHES)]
+        result[variant.name] = Look(COLOURS[i % len(COLOURS)], dash, _MARKERS[i % len(_MARKERS)])
+    return result
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib set up from its own defaults, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        fonts.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            fonts.setLevel(level)
+
+
+def new_figure(height: float = SIZE[1]) -> Figure:
+    """An empty figure in the report's size, laid out so that nothing is cut."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05)
+    return Figure(figsize=(SIZE[0], height), layout=layout)
+
+
+def titled(axes: Axes, what: str) -> None:
+    """Names the vertical axis, on top, where it is read first and takes no width."""
+    axes.set_title(what, color=MUTED, pad=7)
+
+
+def updates_axis(axes: Axes, last: float) -> None:
+    """The horizontal axis: completed updates, from 0."""
+    axes.set_xlim(0, 1.012 * max(last, 1))
+    axes.set_xlabel("updates", loc="right", labelpad=1)
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.locator_params(axis="x", nbins=6, integer=True)
+
+
+def short(value: float) -> str:
+    """10000 → 10k, -0.5 → −0.5."""
+    if abs(value) >= 1e9:
+        text = f"{value / 1e9:g}G"
+    elif abs(value) >= 1e6:
+        text = f"{value / 1e6:g}M"
+    elif abs(value) >= 1e4:
+        text = f"{value / 1e3:g}k"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def label(name: str, limit: int = 26) -> str:
+    """A name fit for a legend: one line, not too long, and never taken for a private one."""
+    name = "".join(c if c.isprintable() else " " for c in name)
+    if len(name) > limit:
+        name = name[: limit - 1] + "…"
+    return "\u200b" + name if name.startswith("_") else name
+
+
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend above the axes, which it does not shrink; none for a single entry."""
+    if len(names) < 2:
+        return
+    texts = [label(name) for name in names]
+    widest = max(len(text) for text in texts)
+    columns = max(1, min(len(texts), 50 // (widest + 6)))
+    rows = -(-len(texts) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
+    figure.legend(handles, texts, loc="outside upper left", ncols=columns, fontsize=10.2)
+
+
+def mark(axes: Axes, moments: Sequence[tuple[float, str, str]]) -> None:
+    """Vertical lines with a label each: (step, label, colour). Labels take turns in height."""
+    low, high = axes.get_xlim()
+    for i, (step, text, colour) in enumerate(sorted(moments)):
+        axes.axvline(step, color=colour, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1.5)
+        left = (step - low) / (high - low) > 0.5
+        axes.annotate(
+            text,
+            xy=(step, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-4 if left else 4, -1 - 13 * (i % 4)),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
+            fontsize=9.2,
+            color=colour,
+            zorder=6,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+        )

@@ -1,0 +1,299 @@
+"""The numbers of a comparison: variants side by side, paired with the baseline by seed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.measure.spikes import run_spike_score
+from groundup.report.runs import Run
+
+__all__ = [
+    "Comparison",
+    "Gap",
+    "Row",
+    "Spikes",
+    "Spread",
+    "Study",
+    "Variant",
+    "comparison",
+    "study",
+]
+
+_BASELINE_NAMES = ("baseline", "none")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The runs of one variant, which differ by their seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def schedule(self) -> str | None:
+        """Its residual schedule by name; None where there is none or it is unknown."""
+        name = self.runs[0].setting("residual", "schedule")
+        return name if isinstance(name, str) and name != "none" else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs grouped by variant: the baseline first, then in the order in which they came."""
+
+    variants: tuple[Variant, ...]
+    baseline: Variant | None
+
+    @property
+    def others(self) -> tuple[Variant, ...]:
+        """Every variant but the baseline."""
+        return tuple(v for v in self.variants if v is not self.baseline)
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, in the order of the variants."""
+        return tuple(run for variant in self.variants for run in variant.runs)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of one number over seeds, with the sample standard deviation (None for one seed)."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Evaluation loss of a run and of the baseline's of the same seed, after `step` updates."""
+
+    seed: int | None
+    step: int
+    loss: float
+    baseline_loss: float
+
+    @property
+    def value(self) -> float:
+        """Below zero: better than the baseline."""
+        return self.loss - self.baseline_loss
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Spike score over seeds: the mean percentage, points scored in all, windows used."""
+
+    percent: float
+    scored: int
+    windows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant. A number that no run of it has is None.
+
+    Attributes:
+        variant: its name; `schedule` its residual schedule, None if it has none.
+        seeds: the seeds of its runs, and `finished` how many of these came to their end.
+        updates: completed updates of each run.
+        eval_loss: last evaluation loss of each run, in nats per token, over seeds.
+        eval_steps: the updates after which those were measured, each once, rising.
+        perplexity: exp of the mean evaluation loss.
+        gaps: one per seed that the baseline has too, at the last update at which both runs were
+            evaluated; `gap` is the mean of their values.
+        spikes_loss, spikes_grad_norm: spike scores.
+        wall_seconds, tokens_per_second: over seeds.
+    """
+
+    variant: str
+    schedule: str | None
+    seeds: tuple[int | None, ...]
+    finished: int
+    updates: tuple[int, ...]
+    eval_loss: Spread | None
+    eval_steps: tuple[int, ...]
+    perplexity: float | None
+    gaps: tuple[Gap, ...]
+    gap: Spread | None
+    spikes_loss: Spikes | None
+    spikes_grad_norm: Spikes | None
+    wall_seconds: Spread | None
+    tokens_per_second: Spread | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table: one row per variant, and the name of the baseline (None: there is none)."""
+
+    baseline: str | None
+    rows: tuple[Row, ...]
+
+    def row(self, variant: str) -> Row:
+        """The row of a variant."""
+        names = [row.variant for row in self.rows]
+        if variant not in names:
+            raise _unknown("variant", variant, names)
+        return self.rows[names.index(variant)]
+
+
+def study(runs: Sequence[Run], baseline: str | None = None) -> Study:
+    """Groups runs by variant.
+
+    Without a `baseline` it is the variant called "baseline" or "none", else the first one without
+    residual warmup, else the first of several; a single variant has none.
+    """
+    if not runs:
+        raise ValueError("there are no runs to compare")
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.variant, []).append(run)
+    variants = [Variant(name, tuple(sorted(group, key=_by_seed))) for name, group in groups.items()]
+    chosen = _choose(variants, baseline)
+    variants.sort(key=lambda variant: variant is not chosen)
+    return Study(tuple(variants), chosen)
+
+
+def comparison(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
+    """The numbers that compare `runs` with the variant called `baseline`.
+
+    Raises:
+        ValueError: if there is no run, or no variant of that name.
+    """
+    return compare(study(runs, baseline))
+
+
+def compare(group: Study) -> Comparison:
+    """The same for runs that are grouped already."""
+    rows = tuple(_row(variant, group.baseline) for variant in group.variants)
+    return Comparison(group.baseline.name if group.baseline else None, rows)
+
+
+def pairs(variant: Variant, baseline: Variant | None) -> list[tuple[Run, Run]]:
+    """(run, baseline's run) of every seed that both have."""
+    if baseline is None or variant is baseline:
+        return []
+    other = {run.seed: run for run in baseline.runs}
+    return [(run, other[run.seed]) for run in variant.runs if run.seed in other]
+
+
+def eval_gap(run: Run, base: Run) -> Gap | None:
+    """The gap at the last update at which both runs were evaluated."""
+    ours, theirs = evaluations(run), evaluations(base)
+    common = ours.keys() & theirs.keys()
+    if not common:
+        return None
+    step = max(common)
+    return Gap(run.seed, step, ours[step], theirs[step])
+
+
+def evaluations(run: Run) -> dict[int, float]:
+    """Evaluation loss by completed updates; the summary's counts for the end of the run."""
+    final = run.final_eval
+    return dict(run.evals) | (dict([final]) if final else {})
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and sample standard deviation of the finite numbers among `values`."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    if not known:
+        return None
+    mean = math.fsum(known) / len(known)
+    if len(known) == 1:
+        return Spread(mean, None, 1)
+    square = math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1)
+    return Spread(mean, math.sqrt(square), len(known))
+
+
+def _row(variant: Variant, baseline: Variant | None) -> Row:
+    runs = variant.runs
+    finals = [final for final in (run.final_eval for run in runs) if final]
+    gaps = tuple(g for g in (eval_gap(*pair) for pair in pairs(variant, baseline)) if g)
+    loss = spread(value for _, value in finals)
+    return Row(
+        variant=variant.name,
+        schedule=variant.schedule,
+        seeds=tuple(run.seed for run in runs),
+        finished=sum(run.finished for run in runs),
+        updates=tuple(run.updates for run in runs),
+        eval_loss=loss,
+        eval_steps=tuple(sorted({step for step, _ in finals})),
+        perplexity=_exp(loss.mean) if loss else None,
+        gaps=gaps,
+        gap=spread(gap.value for gap in gaps),
+        spikes_loss=_spikes(runs, "loss"),
+        spikes_grad_norm=_spikes(runs, "grad_norm"),
+        wall_seconds=spread(_wall_seconds(run) for run in runs),
+        tokens_per_second=spread(_tokens_per_second(run) for run in runs),
+    )
+
+
+def _spikes(runs: Sequence[Run], name: str) -> Spikes | None:
+    found = [score for score in (_spike_score(run, name) for run in runs) if score]
+    if not found:
+        return None
+    return Spikes(
+        percent=math.fsum(percent for percent, _, _ in found) / len(found),
+        scored=sum(scored for _, scored, _ in found),
+        windows=tuple(sorted({window for _, _, window in found})),
+    )
+
+
+def _spike_score(run: Run, name: str) -> tuple[float, int, int] | None:
+    """(percent, points scored, window): as the summary says, else measured on what there is."""
+    stored = run.summary.get("spike_score")
+    stored = stored.get(name) if isinstance(stored, dict) else None
+    if isinstance(stored, dict) and {"percent", "scored", "window"} <= stored.keys():
+        percent, scored, window = stored["percent"], stored["scored"], stored["window"]
+    else:
+        values = run.series[name]
+        if np.isnan(values).all():
+            return None
+        score = run_spike_score(values)
+        percent, scored, window = score.percent, score.scored, score.window
+    return None if percent is None else (float(percent), int(scored), int(window))
+
+
+def _wall_seconds(run: Run) -> float | None:
+    stated = run.summary.get("wall_seconds")
+    if isinstance(stated, int | float):
+        return float(stated)
+    return float(np.nansum(run.seconds)) if len(run.seconds) else None
+
+
+def _tokens_per_second(run: Run) -> float | None:
+    stated = run.summary.get("tokens_per_second")
+    if isinstance(stated, int | float):
+        return float(stated)
+    return float(np.nanmedian(run.throughput)) if np.isfinite(run.throughput).any() else None
+
+
+def _choose(variants: Sequence[Variant], name: str | None) -> Variant | None:
+    names = [variant.name for variant in variants]
+    if name is not None:
+        if name not in names:
+            raise _unknown("baseline", name, names)
+        return variants[names.index(name)]
+    if len(variants) == 1:
+        return None
+    for usual in _BASELINE_NAMES:
+        if usual in names:
+            return variants[names.index(usual)]
+    return next((v for v in variants if v.schedule is None), variants[0])
+
+
+def _unknown(what: str, name: str, names: Sequence[str]) -> ValueError:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"{what} {name!r} is not among the runs' variants: {', '.join(names)}{hint}")
+
+
+def _by_seed(run: Run) -> tuple[bool, int]:
+    return (run.seed is None, run.seed or 0)
+
+
+def _exp(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf

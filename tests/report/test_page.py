@@ -1,0 +1,185 @@
+"""The page: self-contained, escaped, atomic, the same bytes for the same runs."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from groundup.report import page as page_module
+from groundup.report import write_report
+
+EVIL = "<script>alert('x')</script> & \"$a_b$\" \x07"
+VOID = {"meta", "br", "img", "link"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and visible text, and checks that tags are balanced."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def report(folders, out, **options):
+    return write_report(folders, out, **options).read_text(encoding="utf-8")
+
+
+def test_page_holds_what_it_should(pair, tmp_path):
+    text = " ".join(Reader(report(pair, tmp_path / "r.html")).text)
+    for expected in (
+        "With residual warmup (linear) the evaluation loss ends 0.080 lower",
+        "3.550 ± 0.071",
+        "−0.080 ± 0.028",
+        "residual.schedule",
+        "a small machine",
+        "torch 2.13.0",
+        "groundup compare linear",
+        "residual warmup ends",
+        "rate decay begins",
+        "the mean of the 10 before",
+        "averaged over 3 updates",
+        "4,321",
+    ):
+        assert expected in text, expected
+
+
+def test_asks_the_network_for_nothing(pair, tmp_path):
+    page = report(pair, tmp_path / "r.html")
+    reader = Reader(page)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(reader.tags)
+    for tag, name, value in reader.attributes:
+        if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
+            assert value.startswith(("#", "data:image/png;base64,")), (tag, name, value)
+    assert not re.search(r"url\((?!#)|@import|https?:|//\w", re.sub(r"base64,[^\"]*", "", page))
+
+
+def test_ids_are_unique_and_references_hold(pair, tmp_path):
+    reader = Reader(report(pair, tmp_path / "r.html"))
+    ids = [value for _, name, value in reader.attributes if name == "id"]
+    assert len(ids) == len(set(ids)) > 100
+    for _, name, value in reader.attributes:
+        for target in re.findall(r"url\(#([^)]*)\)", value):
+            assert target in ids
+        if name == "href" and value.startswith("#"):
+            assert value[1:] in ids
+
+
+def test_follows_light_and_dark(pair, tmp_path):
+    page = report(pair, tmp_path / "r.html")
+    body = page[page.index("<body>") :]
+    assert "prefers-color-scheme: dark" in page
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b", re.sub(r'"(#|data:)[^"]*"|url\(#[^)]*\)', "", body))
+    css = page[: page.index("</style>")]
+    for variable in set(re.findall(r"var\((--[\w-]+)\)", page)):
+        assert css.count(f"{variable}:") == 2, f"{variable} needs a light and a dark value"
+
+
+def test_everything_is_escaped(tmp_path, write_run):
+    folders = [
+        write_run(
+            tmp_path / "a",
+            EVIL,
+            name=EVIL,
+            schedule="none",
+            summary={
+                "status": EVIL,
+                "hardware": EVIL,
+                "versions": {EVIL: EVIL},
+                "command": EVIL,
+                "tokens": EVIL,
+            },
+        ),
+        write_run(tmp_path / "b", f"_{EVIL}", name="b"),
+        write_run(
+            tmp_path / "<script>alert(1)<x>", "linear", schedule="<b>bold</b>", summary=False
+        ),
+    ]
+    page = report(folders, tmp_path / "r.html", title=EVIL, baseline=EVIL)
+    assert "<script" not in page.lower()
+    assert "<b>bold" not in page
+    assert "\x07" not in page
+    reader = Reader(page)
+    assert "script" not in reader.tags
+    assert "<script>alert('x')</script>" in " ".join(reader.text)
+
+
+def test_unfinished_runs_say_so(tmp_path, write_run, rows):
+    base = write_run(tmp_path / "b")
+    metrics = rows(40)
+    metrics[20] |= {"loss": None, "grad_norm": None}
+    warm = write_run(tmp_path / "l", "linear", metrics=metrics, planned=100, summary=False)
+    with open(warm / "metrics.jsonl", "a") as file:
+        file.write('{"step": 40, "loss": 3.')
+    text = " ".join(Reader(report([base, warm], tmp_path / "r.html")).text)
+    assert "The last line of metrics.jsonl is cut off" in text
+    assert "up to update 40 of 100" in text
+    assert "1 update had no finite loss" in text
+    assert "is so far" in text
+
+
+def test_single_run_and_missing_figures(tmp_path, write_run):
+    text = " ".join(Reader(report([write_run(tmp_path / "a")], tmp_path / "r.html")).text)
+    assert "ended at an evaluation loss of 3.500" in text
+    assert "Not shown" in text
+    assert "gap to baseline" not in text
+
+
+def test_same_bytes(pair, tmp_path):
+    first = write_report(pair, tmp_path / "1.html").read_bytes()
+    assert write_report(pair, tmp_path / "2.html").read_bytes() == first
+
+
+def test_written_whole_or_not_at_all(pair, tmp_path, monkeypatch):
+    out = tmp_path / "deep" / "r.html"
+    assert write_report(pair, out) == out
+    before = out.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(page_module.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(pair, out, title="new")
+    assert out.read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == ["r.html"]
+
+
+def test_out_may_be_a_folder(pair, tmp_path):
+    assert write_report(pair, tmp_path) == tmp_path / "report.html"
+
+
+def test_errors_come_before_anything_is_written(pair, tmp_path):
+    out = tmp_path / "r.html"
+    with pytest.raises(ValueError, match="did you mean 'linear'"):
+        write_report(pair, out, baseline="linaer")
+    with pytest.raises(ValueError, match="not a run folder"):
+        write_report([tmp_path], out)
+    assert not out.exists()
+
+
+def test_long_runs_make_a_small_page(tmp_path, write_run, rows):
+    folders = [
+        write_run(tmp_path / f"{v}{s}", v, seed=s, metrics=rows(20_000, seed=s, every=100))
+        for v in ("baseline", "linear")
+        for s in (0, 1)
+    ]
+    assert len(report(folders, tmp_path / "r.html")) < 600_000

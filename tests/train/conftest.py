@@ -1,0 +1,53 @@
+"""A small corpus and a small recipe, made once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from groundup.data import DataConfig
+from groundup.model import ModelConfig
+from groundup.train import OptimizerConfig, RateConfig, Recipe, ResidualConfig, TrainConfig
+
+WORDS = "if else for in while def return self x y = + ( ) : 1 2 None True import from".split()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    for number in range(60):
+        lines = (" ".join(draw.choices(WORDS, k=8)) for _ in range(60))
+        (folder / f"{number:02d}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Twelve updates of a three-layer model with residual warmup, in well under a second."""
+    return Recipe(
+        name="small",
+        model=ModelConfig(layers=3, width=16, heads=2),
+        data=DataConfig(
+            source=str(corpus),
+            validation_fraction=0.2,
+            vocab_size=300,
+            length=16,
+            folder=str(tmp_path_factory.mktemp("prepared")),
+        ),
+        residual=ResidualConfig("linear", T=2),
+        optimizer=OptimizerConfig(),
+        rate=RateConfig(peak=3e-3, warmup=2, decay=4),
+        train=TrainConfig(
+            steps=12,
+            batch=8,
+            precision="float32",
+            compile=False,
+            device="cpu",
+            eval_every=5,
+            eval_tokens=256,
+            checkpoint_every=4,
+        ),
+    )
