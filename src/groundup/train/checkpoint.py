@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict import (
@@ -95,9 +96,11 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     tensors = _tensors(model, optimizer)
     try:
         state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        reader = _Reader(place)
+        reader.read_metadata()  # DCP itself would only say that there is none
         with _one_process():
-            dcp.load(tensors, storage_reader=_Reader(place), no_dist=True)
-    except Exception as error:
+            dcp.load(tensors, storage_reader=reader, no_dist=True)
+    except (Exception, CheckpointException) as error:  # the latter is no Exception
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"the checkpoint {place} cannot be read: {reason}") from error
     if optimizer is not None:

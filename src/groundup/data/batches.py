@@ -1,0 +1,140 @@
+"""Batches as a pure function of (seed, step), and sequential windows for evaluation.
+
+The token stream is packed: window w holds tokens[w*length : w*length + length + 1], so inputs are
+its first `length` tokens, next-token targets its last, and neighbouring windows share one token.
+There are floor((tokens - 1) / length) windows; fewer than `length` tokens at the end of the
+stream fill none.
+
+Row i of step s is global sample g = s*batch + i; with W windows it is window
+permute(g mod W, W, key=(seed, g // W)): every epoch shows each window once, in a new order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.data.shuffle import permute
+
+__all__ = ["Batches", "count_windows", "windows"]
+
+
+class Batches:
+    """Training batches over a token stream; holds no state but the (memory-mapped) tokens.
+
+    `tokens`: integers, 1-dimensional; `length`: sequence length; `batch`: rows in a whole batch
+    (over all micro-batches and ranks); `seed`: any int.
+    Errors: `ValueError` naming the field, or the counts when the tokens fill no window.
+    """
+
+    def __init__(self, tokens: NDArray[np.integer], length: int, batch: int, seed: int) -> None:
+        self.windows = count_windows(tokens, length)
+        _check_count("batch", batch)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise ValueError(f"seed={seed!r} is not valid: it must be an integer")
+        self.tokens = np.asarray(tokens)
+        self.length = int(length)
+        self.size = int(batch)
+        self.seed = int(seed)
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """The batch of `step` (completed updates): int64 [batch, length + 1]."""
+        return self.rows(step, 0, self.size)
+
+    def rows(self, step: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows start..stop-1 of `batch(step)`, reading only those: int64 [stop - start, length+1].
+
+        For a micro-batch or a rank. Errors: `ValueError` unless 0 <= start <= stop <= batch.
+        """
+        order = self.order(step, start, stop)
+        return _gather(self.tokens, order, self.length)
+
+    def order(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Which windows rows start..stop-1 of `step` hold: int64 [stop - start]."""
+        _check_step(step)
+        stop = self.size if stop is None else stop
+        for name, value in (("start", start), ("stop", stop)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise ValueError(f"{name}={value!r} is not valid: it must be an integer")
+        if not 0 <= start <= stop <= self.size:
+            raise ValueError(
+                f"start={start}, stop={stop} is not valid: "
+                f"rows must satisfy 0 <= start <= stop <= batch={self.size}"
+            )
+        first, last = int(step) * self.size + int(start), int(step) * self.size + int(stop)
+        order = np.empty(last - first, dtype=np.int64)
+        sample = first
+        while sample < last:
+            epoch, position = divmod(sample, self.windows)
+            count = min(last - sample, self.windows - position)
+            inside = np.arange(position, position + count, dtype=np.int64)
+            at = sample - first
+            order[at : at + count] = permute(inside, self.windows, (self.seed, epoch))
+            sample += count
+        return order
+
+    def epoch(self, step: int) -> float:
+        """How many epochs are complete before `step`: step * batch / windows."""
+        _check_step(step)
+        return step * self.size / self.windows
+
+
+def windows(
+    tokens: NDArray[np.integer], length: int, batch: int, limit: int | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """The first `limit` windows (None: all) in order, as int64 [n, length + 1] with n <= `batch`.
+
+    Only the last chunk may be smaller than `batch`. Every prediction of the stream is in exactly
+    one window, but for fewer than `length` at its end.
+    Errors: `ValueError`, before the first chunk.
+    """
+    total = count_windows(tokens, length)
+    _check_count("batch", batch)
+    if limit is not None:
+        _check_count("limit", limit)
+        total = min(total, limit)
+    array = np.asarray(tokens)
+    return (
+        _gather(array, np.arange(start, min(start + batch, total)), length)
+        for start in range(0, total, batch)
+    )
+
+
+def count_windows(tokens: NDArray[np.integer], length: int) -> int:
+    """floor((tokens - 1) / length). Errors: `ValueError` if that is 0."""
+    _check_count("length", length)
+    array = np.asarray(tokens)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"tokens has shape {array.shape} and dtype {array.dtype}: "
+            "it must be a 1-dimensional array of integers"
+        )
+    count = (array.size - 1) // length
+    if count < 1:
+        raise ValueError(
+            f"{array.size} tokens are too few for one sequence of length={length}, which needs "
+            f"{length + 1}: give more text or a length of at most {max(array.size - 1, 0)}"
+        )
+    return count
+
+
+def _gather(
+    tokens: NDArray[np.integer], which: NDArray[np.int64], length: int
+) -> NDArray[np.int64]:
+    rows = np.empty((len(which), length + 1), dtype=np.int64)
+    for row, window in enumerate(which.tolist()):
+        rows[row] = tokens[window * length : window * length + length + 1]
+    return rows
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}={value!r} is not valid: it must be an integer of at least 1")
+
+
+def _check_step(step: Any) -> None:
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        raise ValueError(f"step={step!r} is not valid: it must be an integer of at least 0")

@@ -1,0 +1,126 @@
+"""Runs that are really killed: what they leave goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groundup.train import Recipe, toml, train
+from groundup.train.folder import FolderError, locked
+
+
+def command(recipe_file: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "groundup", "train", str(recipe_file), "--out", str(out)]
+
+
+def started(recipe_file: Path, out: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(recipe_file, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def lines(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_lines(process: subprocess.Popen, out: Path, count: int) -> None:
+    """Until `count` updates are recorded or the process has ended."""
+    until = time.monotonic() + 120
+    while lines(out) < count and process.poll() is None:
+        assert time.monotonic() < until, "no progress in two minutes"
+        time.sleep(0.002)
+
+
+def written(recipe: Recipe, tmp_path: Path, **fields) -> Path:
+    longer = replace(recipe, train=replace(recipe.train, **fields))
+    path = tmp_path / "recipe.toml"
+    path.write_text(toml.dumps(longer))
+    return path
+
+
+@pytest.mark.parametrize(("compiled", "kills"), [(False, 5), (True, 2)])
+def test_sigkill_at_any_moment_and_the_same_command_ends_with_the_same_metrics(
+    recipe: Recipe, tmp_path: Path, compiled: bool, kills: int
+) -> None:
+    path = written(recipe, tmp_path, steps=150, checkpoint_every=7, compile=compiled)
+    subprocess.run(command(path, tmp_path / "undisturbed"), check=True, capture_output=True)
+    draw = random.Random(1)
+    out = tmp_path / "killed"
+    progress = []
+    for kill in range(kills):
+        process = started(path, out)
+        # A moment anywhere: in the middle of an update, an evaluation, a checkpoint.
+        wait_for_lines(process, out, (kill + 1) * 150 // (kills + 1))
+        time.sleep(draw.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        progress.append(lines(out))
+        assert not (out / "summary.json").exists(), "the run ended before it was killed"
+    done = subprocess.run(command(path, out), check=True, capture_output=True, text=True)
+    assert "going on after" in done.stdout
+    assert progress == sorted(progress)
+    expected = (tmp_path / "undisturbed" / "metrics.jsonl").read_bytes()
+    assert (out / "metrics.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_signal_saves_first(recipe: Recipe, tmp_path: Path, number: int, code: int) -> None:
+    path = written(recipe, tmp_path, steps=400, checkpoint_every=1000)
+    out = tmp_path / "run"
+    process = started(path, out)
+    wait_for_lines(process, out, 5)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "the same command goes on" in said
+    (saved,) = (out / "checkpoints").iterdir()
+    assert saved.name == f"step-{lines(out):08d}"
+    done = subprocess.run(command(path, out), check=True, capture_output=True, text=True)
+    assert f"going on after {int(saved.name[5:])} updates" in done.stdout
+
+
+def test_a_second_process_on_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(FolderError, match="in use by another process"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    rate = replace(recipe.rate, peak=1e-4)
+    with pytest.raises(FolderError, match=r"rate.peak: 0.003 there, 0.0001 now"):
+        train(replace(recipe, rate=rate), tmp_path)
+    train(replace(recipe, train=replace(recipe.train, keep=5)), tmp_path)
+
+
+def test_metrics_that_were_tampered_with_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    (tmp_path / "summary.json").unlink()
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ValueError, match="holds 3 updates, but the checkpoint stands at 12"):
+        train(recipe, tmp_path)
+
+
+def test_lines_after_the_checkpoint_are_computed_again(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "a")
+    expected = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    (tmp_path / "a" / "summary.json").unlink()
+    newest = max((tmp_path / "a" / "checkpoints").iterdir())
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 12, "lo')
+    train(recipe, tmp_path / "a")
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == expected
+    steps = [json.loads(x)["step"] for x in (tmp_path / "a" / "timing.jsonl").open()]
+    assert steps == list(range(12))
