@@ -73,7 +73,9 @@ def test_sigkill_at_any_moment_and_the_same_command_ends_with_the_same_metrics(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_signal_saves_first(recipe: Recipe, tmp_path: Path, number: int, code: int) -> None:
+def test_a_polite_signal_saves_first(
+    recipe: Recipe, tmp_path: Path, number: int, code: int
+) -> None:
     path = written(recipe, tmp_path, steps=400, checkpoint_every=1000)
     out = tmp_path / "run"
     process = started(path, out)

@@ -166,9 +166,7 @@ def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
 
     def poisoned(batches, step, micro, device):
         if step == 9:
-            monkeypatch.setattr(
-                Transformer, "forward", _poison(Transformer.forward), raising=True
-            )
+            monkeypatch.setattr(Transformer, "forward", _poison(Transformer.forward), raising=True)
         return original(batches, step, micro, device)
 
     monkeypatch.setattr(trainer, "_micro_batches", poisoned)

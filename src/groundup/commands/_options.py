@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from typing import Annotated, TypeVar
 
 import tyro
 
+from groundup.schedules import depth
 from groundup.train import toml
 from groundup.train.recipe import Recipe
 from groundup.train.toml import Change
@@ -18,6 +21,8 @@ _SHORT = {
     "--device": "--train.device",
     "--batch": "--train.batch",
 }
+# The ways to say how long residual warmup lasts: exactly one is used.
+_LENGTHS = ("--residual.T", "--residual.total", "--residual.fraction")
 Options = TypeVar("Options")
 
 
@@ -45,7 +50,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
         type(options),
         prog=f"groundup {usage}",
         description=type(options).__doc__,
-        args=[_long(argument) for argument in arguments],
+        args=_one_length([_long(argument) for argument in arguments]),
         default=options,
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -54,3 +59,19 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
 def _long(argument: str) -> str:
     flag, equals, value = argument.partition("=")
     return _SHORT.get(flag, flag) + equals + value
+
+
+def _one_length(arguments: list[str]) -> list[str]:
+    """A length of the residual warmup that is given takes the place of the recipe's own."""
+    flags = [argument.partition("=")[0] for argument in arguments]
+    given = [flag for flag in _LENGTHS if flag in flags]
+    if not given and not _is_given(arguments, "--residual.schedule", depth.FIXED):
+        return arguments
+    return arguments + [word for flag in _LENGTHS if flag not in given for word in (flag, "None")]
+
+
+def _is_given(arguments: list[str], flag: str, values: Collection[str]) -> bool:
+    pairs = itertools.pairwise([*arguments, ""])
+    return any(
+        (a == flag and b in values) or a in {f"{flag}={v}" for v in values} for a, b in pairs
+    )

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.console import Console
 from rich.table import Table
 
 from groundup.report import Comparison, Row, Spikes
 from groundup.report.words import cell, duration, number, spikes
 
 
-def as_table(comparison: Comparison) -> Table:
-    """One row per variant, the baseline first."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("variant")
+def print_table(console: Console, comparison: Comparison) -> None:
+    """One row per variant, the baseline first; below it how the spike scores were measured."""
+    # A table that is cut or folded cannot be read: rather let the terminal wrap it.
+    wide = Console(file=console.file, width=max(console.width, 110), highlight=False)
+    wide.print(_table(comparison))
+    windows = {w for row in comparison.rows for s in _scores(row) if s for w in s.windows}
+    if windows:
+        wide.print(
+            "\nspikes: points at least 7 standard deviations from the mean of the "
+            f"{' or '.join(map(str, sorted(windows)))} before, in 10–90% of the run"
+        )
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column("variant", no_wrap=True)
     for heading in (
         "held-out loss",
         "perplexity",
-        "gap to baseline",
-        "spike score: loss",
-        "gradient norm",
-        "wall time",
+        "gap",
+        "spikes: loss",
+        "gradient",
+        "time",
         "tokens/s",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*_cells(row, row.variant == comparison.baseline))
     return table
@@ -34,13 +47,11 @@ def _cells(row: Row, is_baseline: bool) -> Iterator[str]:
     yield cell(row.eval_loss, 4)
     yield number(row.perplexity, 2)
     yield "" if is_baseline else cell(row.gap, 4, sign=True)
-    yield _with_window(row.spikes_loss)
-    yield _with_window(row.spikes_grad_norm)
+    for score in _scores(row):
+        yield spikes(score)
     yield duration(row.wall_seconds)
     yield number(row.tokens_per_second.mean if row.tokens_per_second else None, 0)
 
 
-def _with_window(score: Spikes | None) -> str:
-    if score is None:
-        return "–"
-    return f"{spikes(score)} (window {', '.join(map(str, score.windows))})"
+def _scores(row: Row) -> tuple[Spikes | None, Spikes | None]:
+    return row.spikes_loss, row.spikes_grad_norm

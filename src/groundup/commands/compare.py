@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.commands._options import RecipeFlags, parse, recipe_named
-from groundup.commands._table import as_table
+from groundup.commands._table import print_table
 from groundup.data import prepare, show_progress
 from groundup.experiment import compare, plan
 from groundup.experiment.display import Display
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     result = comparison(read_runs(folders))
     page = write_report(folders, out / "report.html", title=recipe.name)
     display.console.print()
-    display.console.print(as_table(result))
+    print_table(display.console, result)
     verdict, details = headline(result, recipe.train.steps)
     display.console.print("\n" + " ".join([verdict, *details]), highlight=False)
     display.console.print(f"Report: {page}", highlight=False)

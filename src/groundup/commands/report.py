@@ -32,7 +32,14 @@ def main(arguments: list[str]) -> int:
     options = parse(Report(), "report", arguments)
     if not options.runs:
         raise ValueError("say which runs: one run folder or more")
-    folders = [run for folder in options.runs for run in find_runs(folder)]
+    folders = [run for folder in options.runs for run in _runs_in(folder)]
     page = write_report(folders, options.out, title=options.title, baseline=options.baseline)
     print(page)
     return 0
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    found = list(find_runs(folder))
+    if not found:
+        raise ValueError(f"{folder} is no run folder and holds none (none with a metrics.jsonl)")
+    return found

@@ -88,12 +88,12 @@ class _Row:
 
     def start(self) -> None:
         if not self._display.console.is_terminal:
-            self._display.console.print(f"{self.name}: {self.run.folder}", highlight=False)
+            self._say(f"{self.name}: {self.run.folder}")
 
     def note(self, message: str) -> None:
         self._said = message
         if not self._display.console.is_terminal:
-            self._display.console.print(f"{self.name}: {message}", highlight=False)
+            self._say(f"{self.name}: {message}")
 
     def update(self, status: Status) -> None:
         if self._first is None:
@@ -105,7 +105,11 @@ class _Row:
         self.status = status
         every = max(1, status.steps // _LINES)
         if not self._display.console.is_terminal and status.step % every == 0:
-            self._display.console.print(self._line(status), highlight=False)
+            self._say(self._line(status))
+
+    def _say(self, line: str) -> None:
+        """A line where the output is no terminal; it is not folded."""
+        self._display.console.print(line, highlight=False, soft_wrap=True)
 
     def cells(self) -> list[Text | ProgressBar | str]:
         status = self.status

@@ -58,6 +58,9 @@ _FIXED: dict[str, Callable[[int, int], float]] = {
 NAMES = (*_WARMING, "cascade", *_FIXED)
 """Every schedule's name, as `by_name` takes it."""
 
+FIXED = tuple(_FIXED)
+"""Those that do not depend on the step and take no length."""
+
 
 @dataclass(frozen=True)
 class DepthSchedule:

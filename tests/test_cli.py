@@ -1,0 +1,127 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import groundup
+from groundup.cli import COMMANDS, main
+from groundup.commands._options import parse, recipe_named
+from groundup.commands.train import Train
+from groundup.train import ResidualConfig
+
+
+def test_help_lists_every_command(capsys) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "report", "data"])
+def test_each_command_explains_itself(command: str, capsys) -> None:
+    try:
+        code = main([command, "--help"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 0
+    assert f"groundup {command}" in capsys.readouterr().out
+
+
+def test_flags_are_documented_by_the_fields(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "quickstart", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for flag in ("--train.steps", "--model.placement", "--residual.schedule", "--rate.peak"):
+        assert flag in said
+    assert "Optimizer updates" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "command='trian' is unknown: did you mean 'train'"),
+        (["train"], "say which recipe"),
+        (["train", "quickstrat"], "did you mean 'quickstart'"),
+        (["compare", "--seeds", "1", "1"], "each seed once"),
+        (["data", "prepair"], "did you mean 'prepare'"),
+        (["data", "inspect", "nowhere.gtok"], "nowhere.gtok"),
+        (["report", "nowhere"], "nowhere"),
+        (["report"], "say which runs"),
+    ],
+)
+def test_bad_input_is_said_in_one_line(arguments: list[str], message: str, capsys) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.step", "3"], "--train.steps"),
+        (["--train.steps", "many"], "--train.steps"),
+        (["--residual.schedule", "liner"], "did you mean 'linear'"),
+        (["--residual.T", "-3"], "T=-3.0 is not valid"),
+    ],
+)
+def test_bad_flags_are_refused(arguments: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "quickstart", *arguments])
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--residual.T", "30"], ResidualConfig("linear", T=30.0)),
+        (["--residual.total=90"], ResidualConfig("linear", total=90.0)),
+        (["--residual.schedule", "none"], ResidualConfig("none")),
+        (["--residual.schedule=fix-L"], ResidualConfig("fix-L")),
+        (["--residual.schedule", "equal"], ResidualConfig("equal", fraction=0.24)),
+    ],
+)
+def test_a_length_given_replaces_the_recipes(arguments: list[str], expected) -> None:
+    recipe, _, rest = recipe_named(["quickstart", *arguments])
+    recipe = dataclasses.replace(recipe, residual=ResidualConfig("linear", fraction=0.24))
+    assert parse(Train(recipe), "train", rest).recipe.residual == expected
+
+
+def test_version_and_module() -> None:
+    command = [sys.executable, "-m", "groundup", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"groundup {groundup.__version__}"
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, groundup; groundup.depth.linear(T=1); "
+        "print([m for m in ('torch', 'matplotlib', 'transformers', 'datasets', 'tyro', 'rich', "
+        "'tokenizers', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_data_prepare_and_inspect(tmp_path: Path, capsys) -> None:
+    text = tmp_path / "text"
+    text.mkdir()
+    for i in range(20):
+        (text / f"{i}.txt").write_text(f"document {i}: the quick brown fox jumps. " * 40)
+    folder = str(tmp_path / "data")
+    flags = ["--source", str(text), "--vocab-size", "300", "--folder", folder]
+    assert main(["data", "prepare", *flags, "--validation-fraction", "0.3"]) == 0
+    (prepared,) = [p for p in Path(folder).iterdir() if p.is_dir()]
+    capsys.readouterr()
+    assert main(["data", "inspect", str(prepared / "train.gtok"), "--sample", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "quick brown" in said
+    assert "300" in said
