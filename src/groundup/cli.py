@@ -47,6 +47,8 @@ def _run(name: str, arguments: list[str]) -> int:
         return command.main(arguments)
     except Interrupted as stopped:
         return _fail(f"{stopped}; the same command goes on from there", stopped.code)
+    except KeyboardInterrupt:  # before or after the loop, where there is nothing to save
+        return _fail("stopped", 130)
     except TrainingStopped as stopped:
         return _fail(str(stopped), 1)
     except (ValueError, OSError) as error:

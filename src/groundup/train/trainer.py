@@ -87,7 +87,7 @@ def _run(recipe: Recipe, out: Path, tokens: Any, held_out: Any, watch: Watcher, 
     tokens_per_update = config.batch * length
     began = time.perf_counter()
     watching = _Watching(watch, recipe)
-    peak = setup.peak_flops(device)
+    peak = setup.peak_flops(device) if config.precision == "bf16" else None
     fastest = peak / recipe.model.flops_per_token(length) if peak else None
 
     def save(step: int) -> None:
