@@ -90,27 +90,27 @@ def test_registries_are_the_literals() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must divide width=64"),
-        ({"kv_heads": 3}, "kv_heads=3 must divide heads=4"),
-        ({"kv_heads": 8}, "kv_heads=8 must divide heads=4"),
-        ({"width": 20}, "heads=4 cuts width=20 into heads of 5"),
-        ({"width": 0}, "width=0 must be an integer"),
-        ({"layers": -1}, "layers=-1 must be an integer"),
-        ({"layers": 2.0}, "layers=2.0 must be an integer"),
-        ({"layers": True}, "layers=True must be an integer"),
-        ({"width": None}, "width=None must be an integer"),
-        ({"vocab_size": 0}, "vocab_size=0 must be an integer"),
-        ({"feed_forward": 0}, "feed_forward=0 must be"),
-        ({"rope_theta": 0.0}, "rope_theta=0.0 must be a finite number above 0"),
-        ({"norm_eps": float("nan")}, "norm_eps=nan must be a finite number"),
-        ({"init_std": float("inf")}, "init_std=inf must be a finite number"),
-        ({"init_std": "0.02"}, "init_std='0.02' must be a finite number"),
-        ({"embedding_std": 0}, "embedding_std=0 must be a finite number above 0"),
-        ({"z_loss": -1e-4}, "z_loss=-0.0001 must be a finite number of at least 0"),
-        ({"tied": 1}, "tied=1 must be True or False"),
-        ({"placement": "sandwhich"}, "placement='sandwhich' is unknown; did you mean 'sandwich'"),
+        ({"heads": 3}, "heads=3 is not valid: it must divide width=64"),
+        ({"kv_heads": 3}, "kv_heads=3 is not valid: it must divide heads=4"),
+        ({"kv_heads": 8}, "kv_heads=8 is not valid: it must divide heads=4"),
+        ({"width": 20}, "heads=4 is not valid: it cuts width=20 into heads of 5"),
+        ({"width": 0}, "width=0 is not valid: it must be a whole number"),
+        ({"layers": -1}, "layers=-1 is not valid: it must be a whole number"),
+        ({"layers": 2.0}, "layers=2.0 is not valid: it must be a whole number"),
+        ({"layers": True}, "layers=True is not valid: it must be a whole number"),
+        ({"width": None}, "width=None is not valid: it must be a whole number"),
+        ({"vocab_size": 0}, "vocab_size=0 is not valid: it must be a whole number"),
+        ({"feed_forward": 0}, "feed_forward=0 is not valid: it must be"),
+        ({"rope_theta": 0.0}, "rope_theta=0.0 is not valid: it must be a finite number above 0"),
+        ({"norm_eps": float("nan")}, "norm_eps=nan is not valid: it must be a finite number"),
+        ({"init_std": float("inf")}, "init_std=inf is not valid: it must be a finite number"),
+        ({"init_std": "0.02"}, "init_std='0.02' is not valid: it must be a finite number"),
+        ({"embedding_std": 0}, "embedding_std=0 is not valid: it must be a finite number above 0"),
+        ({"z_loss": -1e-4}, "z_loss=-0.0001 is not valid: it must be a number in [0.0, inf]"),
+        ({"tied": 1}, "tied=1 is not valid: it must be true or false"),
+        ({"placement": "sandwhich"}, "placement='sandwhich' is unknown: did you mean 'sandwich'"),
         ({"placement": None}, "placement=None is unknown"),
-        ({"init": "scale"}, "init='scale' is unknown; did you mean 'scaled'"),
+        ({"init": "scale"}, "init='scale' is unknown: did you mean 'scaled'"),
     ],
 )
 def test_refused(fields: dict, message: str) -> None:
@@ -127,9 +127,9 @@ def test_vocabulary_is_needed_where_it_is_used() -> None:
 
 
 def test_preset_errors_and_overrides() -> None:
-    with pytest.raises(ValueError, match="preset='130m' is unknown; did you mean '130M'"):
+    with pytest.raises(ValueError, match="preset='130m' is unknown: did you mean '130M'"):
         preset("130m")
-    with pytest.raises(ValueError, match="field='layer' is unknown; did you mean 'layers'"):
+    with pytest.raises(ValueError, match="field='layer' is unknown: did you mean 'layers'"):
         preset("71M", layer=3)
     assert preset("1.3B", width=1024).feed_forward_width == 2736
     assert preset("1.3B", width=1024, feed_forward=4096).feed_forward_width == 4096

@@ -13,7 +13,8 @@ from groundup.data.batches import Batches, count_windows, windows
 from groundup.data.config import DataConfig
 from groundup.data.errors import DataError, TokenFileError
 from groundup.data.inspect import describe
-from groundup.data.prepare import Prepared, prepare
+from groundup.data.preparation import prepare
+from groundup.data.prepared import Prepared
 from groundup.data.progress import show_progress
 from groundup.data.shuffle import permute
 from groundup.data.tokenizer import Tokenizer, load, train

@@ -12,11 +12,11 @@ permute(g mod W, W, key=(seed, g // W)): every epoch shows each window once, in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._check import count
 from groundup.data.shuffle import permute
 
 __all__ = ["Batches", "count_windows", "windows"]
@@ -32,9 +32,9 @@ class Batches:
 
     def __init__(self, tokens: NDArray[np.integer], length: int, batch: int, seed: int) -> None:
         self.windows = count_windows(tokens, length)
-        _check_count("batch", batch)
+        count("batch", batch)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise ValueError(f"seed={seed!r} is not valid: it must be an integer")
+            raise ValueError(f"seed={seed!r} is not valid: it must be a whole number")
         self.tokens = np.asarray(tokens)
         self.length = int(length)
         self.size = int(batch)
@@ -54,12 +54,11 @@ class Batches:
 
     def order(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Which windows rows start..stop-1 of `step` hold: int64 [stop - start]."""
-        _check_step(step)
+        count("step", step, least=0)
         stop = self.size if stop is None else stop
-        for name, value in (("start", start), ("stop", stop)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name}={value!r} is not valid: it must be an integer")
-        if not 0 <= start <= stop <= self.size:
+        count("start", start, least=0)
+        count("stop", stop, least=0)
+        if not start <= stop <= self.size:
             raise ValueError(
                 f"start={start}, stop={stop} is not valid: "
                 f"rows must satisfy 0 <= start <= stop <= batch={self.size}"
@@ -69,16 +68,16 @@ class Batches:
         sample = first
         while sample < last:
             epoch, position = divmod(sample, self.windows)
-            count = min(last - sample, self.windows - position)
-            inside = np.arange(position, position + count, dtype=np.int64)
+            taken = min(last - sample, self.windows - position)
+            inside = np.arange(position, position + taken, dtype=np.int64)
             at = sample - first
-            order[at : at + count] = permute(inside, self.windows, (self.seed, epoch))
-            sample += count
+            order[at : at + taken] = permute(inside, self.windows, (self.seed, epoch))
+            sample += taken
         return order
 
     def epoch(self, step: int) -> float:
         """How many epochs are complete before `step`: step * batch / windows."""
-        _check_step(step)
+        count("step", step, least=0)
         return step * self.size / self.windows
 
 
@@ -92,9 +91,9 @@ def windows(
     Errors: `ValueError`, before the first chunk.
     """
     total = count_windows(tokens, length)
-    _check_count("batch", batch)
+    count("batch", batch)
     if limit is not None:
-        _check_count("limit", limit)
+        count("limit", limit)
         total = min(total, limit)
     array = np.asarray(tokens)
     return (
@@ -105,20 +104,20 @@ def windows(
 
 def count_windows(tokens: NDArray[np.integer], length: int) -> int:
     """floor((tokens - 1) / length). Errors: `ValueError` if that is 0."""
-    _check_count("length", length)
+    count("length", length)
     array = np.asarray(tokens)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"tokens has shape {array.shape} and dtype {array.dtype}: "
             "it must be a 1-dimensional array of integers"
         )
-    count = (array.size - 1) // length
-    if count < 1:
+    number = (array.size - 1) // length
+    if number < 1:
         raise ValueError(
             f"{array.size} tokens are too few for one sequence of length={length}, which needs "
             f"{length + 1}: give more text or a length of at most {max(array.size - 1, 0)}"
         )
-    return count
+    return number
 
 
 def _gather(
@@ -128,13 +127,3 @@ def _gather(
     for row, window in enumerate(which.tolist()):
         rows[row] = tokens[window * length : window * length + length + 1]
     return rows
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}={value!r} is not valid: it must be an integer of at least 1")
-
-
-def _check_step(step: Any) -> None:
-    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-        raise ValueError(f"step={step!r} is not valid: it must be an integer of at least 0")

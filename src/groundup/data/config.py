@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from groundup._check import count, is_number
 
 __all__ = ["MIN_VOCABULARY", "DataConfig"]
 
 MIN_VOCABULARY = 257  # 256 bytes and the end-of-document token
-MAX_VOCABULARY = 2**31
 _FRACTION = 0.02
 _VOCABULARY = 2048
 
@@ -43,41 +43,33 @@ class DataConfig:
     """Where prepared token files are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("source", "text_field", "tokenizer", "folder"):
-            _check_text(name, getattr(self, name))
-        if self.validation is not None:
-            _check_text("validation", self.validation)
-            if self.validation == "python":
-                raise ValueError(
-                    "validation='python' is not supported: valid is a held-out file or folder "
-                    "(a folder called python: './python'), or None"
-                )
-        fraction = self.validation_fraction
-        number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-        if not number or not 0 < fraction < 1:
+        for name in ("source", "validation", "text_field", "tokenizer", "folder"):
+            value = getattr(self, name)
+            if name == "validation" and value is None:
+                continue
+            if not isinstance(value, str) or not value or "\0" in value:
+                raise ValueError(f"{name}={value!r} is not valid: it must be a non-empty string")
+        if self.validation == "python":
             raise ValueError(
-                f"validation_fraction={fraction!r} is not valid: it must be above 0 and below 1"
+                "validation='python' is not valid: it must be a held-out file or folder "
+                "(a folder called python: './python'), or None"
+            )
+        fraction = self.validation_fraction
+        if not is_number(fraction) or not 0 < fraction < 1:
+            raise ValueError(
+                f"validation_fraction={fraction!r} is not valid: "
+                "it must be a number above 0 and below 1"
             )
         if self.validation is not None and fraction != _FRACTION:
             raise ValueError(
                 f"validation_fraction={fraction!r} would be ignored, because "
                 f"validation={self.validation!r} names the held-out text: give only one of them"
             )
-        _check_int("vocab_size", self.vocab_size, MIN_VOCABULARY, MAX_VOCABULARY)
+        count("vocab_size", self.vocab_size, MIN_VOCABULARY)
         if self.tokenizer != "train" and self.vocab_size != _VOCABULARY:
             raise ValueError(
                 f"vocab_size={self.vocab_size!r} would be ignored, because "
                 f"tokenizer={self.tokenizer!r} brings its own: leave vocab_size out, "
                 "or set tokenizer='train'"
             )
-        _check_int("length", self.length, 1, 2**31)
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{name}={value!r} is not valid: it must be a non-empty string")
-
-
-def _check_int(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} is not valid: it must be an integer in {low}..{high}")
+        count("length", self.length)

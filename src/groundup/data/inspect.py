@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._check import count
 from groundup.data.errors import TokenFileError
-from groundup.data.prepare import MANIFEST
+from groundup.data.prepared import MANIFEST
 from groundup.data.tokenizer import load
 from groundup.data.tokens import TokenFile
 
@@ -26,8 +27,7 @@ def describe(path: str | Path, sample: int = 200) -> str:
     Errors: `TokenFileError` naming the path if there is nothing to describe or it is damaged.
     """
     path = Path(path).expanduser()
-    if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
-        raise ValueError(f"sample={sample!r} is not valid: it must be an integer of at least 0")
+    count("sample", sample, least=0)
     if not path.is_dir():
         return "\n".join(_file(path, sample))
     lines = [f"{path}"]
@@ -42,8 +42,8 @@ def describe(path: str | Path, sample: int = 200) -> str:
             if asked is not None and asked != report["vocab_size"]:
                 note = f"{report['vocab_size']:,}, though {asked:,} were asked: too little text"
                 lines.append(_row("vocabulary", note))
-            for what, count in report["skipped"].items():
-                lines.append(_row("left out", f"{count:,} {what}"))
+            for what, number in report["skipped"].items():
+                lines.append(_row("left out", f"{number:,} {what}"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TokenFileError(f"{manifest}: cannot be read: {error!r}") from error
     elif any(path.glob("parts-*")):
@@ -78,14 +78,14 @@ def _file(path: Path, sample: int) -> list[str]:
             _row("per document", f"{lengths.min():,} to {lengths.max():,} tokens, {middle}")
         )
     if sample and header.tokens:
-        count = min(sample, header.tokens)
-        lines.append(_row("sample", f"the first {count:,} tokens"))
-        lines += ["    " + line for line in _sample(file, count).split("\n")]
+        shown = min(sample, header.tokens)
+        lines.append(_row("sample", f"the first {shown:,} tokens"))
+        lines += ["    " + line for line in _sample(file, shown).split("\n")]
     return lines
 
 
-def _sample(file: TokenFile, count: int) -> str:
-    ids = file.tokens[:count]
+def _sample(file: TokenFile, size: int) -> str:
+    ids = file.tokens[:size]
     path = file.path.with_name("tokenizer.json")
     if not path.is_file():
         return f"(no tokenizer.json beside the file; ids: {ids.tolist()})"

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from groundup.data.atomic import atomic_write
-from groundup.data.corpora import Shard, documents, split_value
+from groundup.data.corpus.cutting import Shard
+from groundup.data.corpus.reading import documents
 from groundup.data.errors import TokenFileError
+from groundup.data.split import ALL, SPLITS, split_value
 from groundup.data.tokenizer import Tokenizer
 from groundup.data.tokens import TokenFile, TokenWriter
 
-__all__ = ["SPLITS", "Part", "encode_part", "finished_part", "split_path"]
+__all__ = ["Part", "encode_part", "finished_part", "split_path"]
 
-SPLITS = ("train", "validation")
 _BATCH = 1 << 20  # characters that are encoded together
 
 
@@ -47,7 +48,7 @@ def encode_part(
     validation. Errors: `DataError` if the shard cannot be read; nothing of the part stays then.
     """
     skipped: Counter[str] = Counter()
-    smallest = 1 << 64
+    smallest = ALL
     with ExitStack() as stack:
         writers = [
             stack.enter_context(

@@ -1,13 +1,14 @@
-"""A progress display for `prepare`, for terminals and logs alike."""
+"""How far `prepare` is: what it calls, and a display for terminals and logs alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from groundup.data.prepare import Progress
+__all__ = ["Progress", "show_progress", "silent"]
 
-__all__ = ["show_progress"]
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, total); the phases are the keys of `_NAMES`."""
 
 _NAMES = {
     "read": "reading files",
@@ -16,6 +17,10 @@ _NAMES = {
     "encode": "encoding",
     "join": "writing token files",
 }
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """No display."""
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def show_progress() -> Iterator[Progress]:
             if current not in (None, phase) and current == "wait":
                 display.remove_task(tasks.pop("wait"))
             if phase not in tasks:
-                tasks[phase] = display.add_task(_NAMES.get(phase, phase), total=max(total, 1))
+                tasks[phase] = display.add_task(_NAMES[phase], total=max(total, 1))
             current = phase
             display.update(tasks[phase], completed=done if total else 1, total=max(total, 1))
 

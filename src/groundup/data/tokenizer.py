@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._check import count
 from groundup.data.atomic import atomic_write
 from groundup.data.config import MIN_VOCABULARY
 
@@ -115,13 +116,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Deterministic. The vocabulary is smaller than asked where the texts have too few different
     pairs; see `Tokenizer.vocab_size`. Errors: `ValueError` if `vocab_size` is below 257.
     """
-    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int):
-        raise ValueError(f"vocab_size={vocab_size!r} is not valid: it must be an integer")
-    if vocab_size < MIN_VOCABULARY:
-        raise ValueError(
-            f"vocab_size={vocab_size!r} is not valid: it must be at least {MIN_VOCABULARY} "
-            "(256 bytes and the end-of-document token)"
-        )
+    vocab_size = count("vocab_size", vocab_size, MIN_VOCABULARY)
     tokenizers = _library()
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -26,10 +26,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._check import within
 from groundup.data.atomic import atomic_file
 from groundup.data.errors import TokenFileError
 
-__all__ = ["Header", "TokenFile", "TokenFileError", "TokenWriter"]
+__all__ = ["Header", "TokenFile", "TokenWriter"]
 
 MAGIC = b"GUTOKENS"
 VERSION = 1
@@ -60,12 +61,8 @@ class TokenWriter:
     """
 
     def __init__(self, path: str | Path, *, vocab_size: int, eos_id: int, tokenizer: str) -> None:
-        if not 1 <= vocab_size <= 1 << 32:
-            raise ValueError(f"vocab_size={vocab_size!r} is not valid: it must be in 1..2**32")
-        if not 0 <= eos_id < vocab_size:
-            raise ValueError(f"eos_id={eos_id!r} is not valid: it must be in 0..{vocab_size - 1}")
-        if not isinstance(tokenizer, str) or len(tokenizer) > 256:
-            raise ValueError(f"tokenizer={tokenizer!r} is not valid: it must be its hash")
+        within("vocab_size", vocab_size, 1, 1 << 32)
+        within("eos_id", eos_id, 0, vocab_size - 1)
         self.path = Path(path)
         self.vocab_size = vocab_size
         self.eos_id = eos_id

@@ -1,8 +1,8 @@
 """A process that encodes shards: `python -m groundup.data.worker`, started by `workers.py`.
 
 It reads one JSON object per line from standard input — first {"tokenizer", "folder"}, then jobs
-{"index", "shard", "threshold"} — and answers each job with one line, {"done"} or {"error"}. It ends
-when its input does, so it never outlives a killed parent by more than one shard.
+{"index", "shard", "threshold"} — and answers each job with one line, {"part"} or {"error", "kind"}.
+It ends when its input does, so it never outlives a killed parent by more than one shard.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
@@ -23,7 +25,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    from groundup.data.corpora import Shard
+    from groundup.data.corpus.cutting import Shard
     from groundup.data.parts import encode_part
     from groundup.data.tokenizer import load
 
@@ -32,10 +34,9 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            encode_part(
-                folder, job["index"], Shard.from_json(job["shard"]), job["threshold"], tokenizer
-            )
-            answer = {"done": job["index"]}
+            shard = Shard.from_json(job["shard"])
+            part = encode_part(folder, job["index"], shard, job["threshold"], tokenizer)
+            answer: dict[str, Any] = {"part": asdict(part)}
         except ValueError as error:
             answer = {"error": str(error), "kind": "data"}
         except OSError as error:

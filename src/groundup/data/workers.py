@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import groundup.data
-from groundup.data.corpora import Shard
+from groundup.data.corpus.cutting import Shard
 from groundup.data.errors import DataError
-from groundup.data.parts import encode_part
+from groundup.data.parts import Part, encode_part
 from groundup.data.tokenizer import load
 
 __all__ = ["Job", "encode_parts"]
@@ -41,16 +41,15 @@ class Job:
 
 def encode_parts(
     jobs: list[Job], folder: Path, tokenizer: Path, workers: int, lock: int
-) -> Iterator[Job]:
-    """Encode the jobs with `workers` processes; yield each job when its part is on disk.
+) -> Iterator[Part]:
+    """Encode the jobs with `workers` processes; yield each part when it is on disk.
 
     Errors: the first that a job meets, after which no new job starts.
     """
     if min(workers, len(jobs)) <= 1 or not sys.executable:
         loaded = load(tokenizer)
         for job in jobs:
-            encode_part(folder, job.index, job.shard, job.threshold, loaded)
-            yield job
+            yield encode_part(folder, job.index, job.shard, job.threshold, loaded)
         return
     crew = _Crew(jobs, folder, tokenizer, min(workers, len(jobs)), lock)
     try:
@@ -67,7 +66,7 @@ class _Crew:
         self._lock = lock
         self._jobs = deque(jobs)
         self._stopped = False
-        self._answers: queue.SimpleQueue[Job | BaseException | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
         self._children: list[subprocess.Popen[str]] = []
         self._threads: list[threading.Thread] = []
         try:
@@ -81,7 +80,7 @@ class _Crew:
             thread.start()
             self._threads.append(thread)
 
-    def results(self) -> Iterator[Job]:
+    def results(self) -> Iterator[Part]:
         running = len(self._threads)
         while running:
             answer = self._answers.get()
@@ -151,7 +150,7 @@ class _Crew:
                 answer = json.loads(line)
                 if "error" in answer:
                     raise _error(answer)
-                self._answers.put(job)
+                self._answers.put(Part(**answer["part"]))
             child.stdin.close()
             child.wait()
         except BrokenPipeError:

@@ -5,25 +5,17 @@ Derived numbers (parameters, FLOPs) are closed forms, so that a plan costs no me
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from groundup._check import count, positive, unknown, within
 
 PlacementName = Literal["pre", "post", "sandwich", "deepnorm", "lns", "output"]
 InitializationName = Literal["normal", "ds", "scaled", "deepnorm"]
 
 # RMSNorms that a placement puts around one branch, where it is not one.
 _NORMS_PER_BRANCH = {"sandwich": 2}
-
-
-def unknown_name(field: str, value: object, valid: Iterable[str]) -> ValueError:
-    """The error for a name outside a fixed set: the field, the value, the nearest, all valid."""
-    names = {name.lower(): name for name in valid}
-    nearest = names[difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.0)[0]]
-    listed = ", ".join(names.values())
-    return ValueError(f"{field}={value!r} is unknown; did you mean {nearest!r}? Valid: {listed}")
 
 
 @dataclass(frozen=True)
@@ -81,41 +73,34 @@ class ModelConfig:
     """Standard deviation of an untruncated normal for the embedding; left out, like the rest."""
 
     def __post_init__(self) -> None:
-        for field in ("vocab_size", "width", "layers", "heads", "kv_heads", "feed_forward"):
-            self._check_integer(field)
-        for field in ("rope_theta", "norm_eps", "z_loss", "init_std", "embedding_std"):
-            self._check_number(field, zero=field == "z_loss")
+        for field in ("width", "layers", "heads"):
+            count(field, getattr(self, field))
+        for field in ("vocab_size", "kv_heads", "feed_forward"):
+            if getattr(self, field) is not None:
+                count(field, getattr(self, field))
+        for field in ("rope_theta", "norm_eps", "init_std"):
+            positive(field, getattr(self, field))
+        if self.embedding_std is not None:
+            positive("embedding_std", self.embedding_std)
+        within("z_loss", self.z_loss, 0.0, math.inf)
         for field in ("tied", "qk_norm"):
-            if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field}={getattr(self, field)!r} must be True or False")
+            value = getattr(self, field)
+            if not isinstance(value, bool):
+                raise ValueError(f"{field}={value!r} is not valid: it must be true or false")
         for field, names in (("placement", PlacementName), ("init", InitializationName)):
             if getattr(self, field) not in get_args(names):
-                raise unknown_name(field, getattr(self, field), get_args(names))
+                raise unknown(field, getattr(self, field), get_args(names))
         if self.width % self.heads:
-            raise ValueError(f"heads={self.heads} must divide width={self.width}")
+            raise ValueError(f"heads={self.heads} is not valid: it must divide width={self.width}")
         if self.head_dim % 2:
             raise ValueError(
-                f"heads={self.heads} cuts width={self.width} into heads of {self.head_dim}; "
-                "rotary positions turn pairs, so the size of a head must be even"
+                f"heads={self.heads} is not valid: it cuts width={self.width} into heads of "
+                f"{self.head_dim}, and rotary positions turn pairs, so that must be even"
             )
         if self.heads % self.key_value_heads:
-            raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
-
-    def _check_integer(self, field: str) -> None:
-        value: Any = getattr(self, field)
-        if value is None and field in ("vocab_size", "kv_heads", "feed_forward"):
-            return
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{field}={value!r} must be an integer of at least 1")
-
-    def _check_number(self, field: str, *, zero: bool) -> None:
-        value: Any = getattr(self, field)
-        if value is None and field == "embedding_std":
-            return
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            bound = "of at least 0" if zero else "above 0"
-            raise ValueError(f"{field}={value!r} must be a finite number {bound}")
+            raise ValueError(
+                f"kv_heads={self.kv_heads} is not valid: it must divide heads={self.heads}"
+            )
 
     @property
     def head_dim(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from groundup.model.config import ModelConfig, unknown_name
+from groundup._check import unknown
+from groundup.model.config import ModelConfig
 
 _LLAMA_2_VOCABULARY = 32000
 
@@ -43,11 +44,11 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
         ValueError: the name or a field is unknown, or a value is out of range.
     """
     if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
+        raise unknown("preset", name, PRESETS)
     fields = [field.name for field in dataclasses.fields(ModelConfig)]
     for field in overrides:
         if field not in fields:
-            raise unknown_name("field", field, fields)
+            raise unknown("field", field, fields)
     if "width" in overrides:
         overrides = {"feed_forward": None, **overrides}
     return dataclasses.replace(PRESETS[name], **overrides)

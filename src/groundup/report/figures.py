@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from groundup._check import unknown
 from groundup.report import captions, curves, moments, style
 from groundup.report.curves import Curve
 from groundup.report.runs import Run
@@ -46,9 +46,7 @@ def figure(name: str, runs: Sequence[Run], baseline: str | None = None) -> Figur
         NothingToShow: (a ValueError) if the runs have nothing of the kind.
     """
     if name not in FIGURES:
-        near = difflib.get_close_matches(name, FIGURES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no figure is called {name!r}, only {', '.join(FIGURES)}{hint}")
+        raise unknown("figure", name, FIGURES)
     return FIGURES[name].draw(study(runs, baseline))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from groundup._check import unknown
 from groundup.measure.spikes import run_spike_score
 from groundup.report.runs import Run
 
@@ -136,7 +136,7 @@ class Comparison:
         """The row of a variant."""
         names = [row.variant for row in self.rows]
         if variant not in names:
-            raise _unknown("variant", variant, names)
+            raise unknown("variant", variant, names)
         return self.rows[names.index(variant)]
 
 
@@ -275,7 +275,7 @@ def _choose(variants: Sequence[Variant], name: str | None) -> Variant | None:
     names = [variant.name for variant in variants]
     if name is not None:
         if name not in names:
-            raise _unknown("baseline", name, names)
+            raise unknown("baseline", name, names)
         return variants[names.index(name)]
     if len(variants) == 1:
         return None
@@ -283,12 +283,6 @@ def _choose(variants: Sequence[Variant], name: str | None) -> Variant | None:
         if usual in names:
             return variants[names.index(usual)]
     return next((v for v in variants if v.schedule is None), variants[0])
-
-
-def _unknown(what: str, name: str, names: Sequence[str]) -> ValueError:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"{what} {name!r} is not among the runs' variants: {', '.join(names)}{hint}")
 
 
 def _by_seed(run: Run) -> tuple[bool, int]:

@@ -10,6 +10,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 from groundup.data.errors import DataError
 
-__all__ = ["SUFFIXES", "is_compressed", "open_stream", "skip"]
+__all__ = ["SUFFIXES", "is_compressed", "open_stream"]
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 1 << 20
@@ -40,26 +41,10 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
             yield stream
     except DataError:
         raise
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: the file is damaged or truncated: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    except Exception as error:  # zlib.error and zstandard.ZstdError have no common base
-        if type(error).__module__.split(".")[0] not in ("zlib", "zstandard"):
-            raise
-        raise DataError(f"{path}: the file is damaged: {error}") from error
-
-
-def skip(stream: BinaryIO, count: int, seekable: bool) -> None:
-    """Move `count` bytes on from the start of `stream`."""
-    if seekable:
-        stream.seek(count)
-        return
-    while count > 0:
-        chunk = stream.read(min(count, _CHUNK))
-        if not chunk:
-            return
-        count -= len(chunk)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -88,6 +73,7 @@ class _Zstandard(io.RawIOBase):
                 f"{path}: reading .zst needs the package zstandard: "
                 "pip install 'groundup[train]' (or decompress the file)"
             ) from error
+        self._error: type[Exception] = zstandard.ZstdError
         # Frames made with --long=31 are fine; memory is taken only as a frame asks for it.
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
@@ -108,7 +94,10 @@ class _Zstandard(io.RawIOBase):
                         raise EOFError("the last zstd frame is incomplete")
                     return 0
             self._fed = True
-            output = self._frame.decompress(self._input)
+            try:
+                output = self._frame.decompress(self._input)
+            except self._error as error:
+                raise EOFError(str(error)) from error
             self._input = b""
             if self._frame.eof:
                 self._input = self._frame.unused_data
