@@ -28,9 +28,10 @@ def positive(field: str, value: Any) -> float:
 
 
 def within(field: str, value: Any, low: float, high: float) -> float:
-    """`value` as it is, a real number in [low, high]; ValueError otherwise."""
-    if not is_number(value) or not low <= value <= high:
-        raise ValueError(f"{field}={value!r} is not valid: it must be a number in [{low}, {high}]")
+    """`value` as it is, a finite number in [low, high] (high may be inf); ValueError otherwise."""
+    if not is_number(value) or not math.isfinite(value) or not low <= value <= high:
+        valid = f"in [{low}, {high}]" if math.isfinite(high) else f"of at least {low}"
+        raise ValueError(f"{field}={value!r} is not valid: it must be a finite number {valid}")
     return value
 
 

@@ -171,6 +171,18 @@ class TestProof:
         with pytest.raises(BranchError, match="layers.3.mlp.2 ran 0 times"):
             net(x)
 
+    def test_a_branch_that_returns_a_tuple_gets_a_sentence(self, net, x) -> None:
+        net.layers[0].mix.forward = lambda x: (x, None)
+        with pytest.raises(TypeError, match="this Mix returns a tuple"):
+            gu.attach(net, gu.depth.linear(T=1), branches=["layers.{l}.mix"]).check(x)
+
+    def test_a_model_that_returns_nothing_is_proven_too(self, net, x) -> None:
+        forward = net.forward
+        net.forward = lambda x: [forward(x), None][1]
+        warmup = attach(net)
+        assert net(x) is None
+        assert warmup._proof.done
+
     def test_it_happens_once(self, net, x) -> None:
         warmup = attach(net)
         net(x)
@@ -216,6 +228,79 @@ class TestCompiled:
         with pytest.raises(BranchError, match="layers.1.mix.out"):
             net(x)
 
+    @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+    @pytest.mark.parametrize("when", ["checked", "eager before", "eager between"])
+    def test_compiled_as_a_whole_stays_one_graph_whatever_ran_eagerly(
+        self, when: str, backend: str, x
+    ) -> None:
+        torch._dynamo.reset()
+        counters.clear()
+        net = Net(layers=3)
+        plain = copy.deepcopy(net)
+        warmup = attach(net, T=2)
+        model = torch.compile(net, backend=backend)
+        if when == "checked":
+            warmup.check(x)
+        elif when == "eager before":
+            net(x)
+        for step in range(9):
+            warmup.at(step)
+            out = model(x)
+            alphas = [min(step / (2 * l), 1.0) for l in range(1, 4)]
+            torch.testing.assert_close(out, reference(plain, x, alphas))
+            out.sum().backward()
+            if when == "eager between" and step == 3:
+                net(x)
+        assert warmup.finished
+        assert counters["stats"]["unique_graphs"] == 1
+
+    @pytest.mark.parametrize("reentrant", [True, False])
+    def test_activation_checkpointing_around_compiled_blocks(self, reentrant: bool, x) -> None:
+        torch._dynamo.reset()
+        net = Net()
+        forward = type(net.layers[0]).forward
+        plain = copy.deepcopy(net)
+        for block in net.layers:
+            block.compile(backend="aot_eager")
+
+        def checkpointed(x: torch.Tensor) -> torch.Tensor:
+            x = net.stem(x)
+            for block in net.layers:
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=reentrant)
+            return x
+
+        assert forward is type(net.layers[0]).forward
+        net.forward = checkpointed
+        warmup = attach(net)
+        for step in (3, 9):
+            warmup.at(step)
+            net.zero_grad()
+            plain.zero_grad()
+            net(x).square().sum().backward()
+            expected = reference(plain, x, [min(step / (10 * l), 1.0) for l in range(1, 5)])
+            expected.square().sum().backward()
+            torch.testing.assert_close(net.stem.weight.grad, plain.stem.weight.grad)
+
+    def test_an_interrupted_proof_leaves_compilation_as_it_was(self, x) -> None:
+        net = Net()
+        for block in net.layers:
+            block.compile(backend="aot_eager")
+        warmup = attach(net)
+        stop = net.layers[2].register_forward_pre_hook(_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            net(x)
+        stop.remove()
+        torch._dynamo.reset()
+        counters.clear()
+        net(x)
+        net(x)
+        assert counters["stats"]["unique_graphs"] >= 1  # and not run eagerly for ever
+        assert warmup._proof.done
+
+
+def _interrupt(module: nn.Module, args: object) -> None:
+    raise KeyboardInterrupt
+
 
 class TestPatterns:
     def test_an_unknown_model_gets_its_blocks_and_a_suggestion(self, net) -> None:
@@ -234,6 +319,7 @@ class TestPatterns:
             ([], "give a list of patterns"),
             ("layers.{l}.mix.out", "give a list of patterns"),
             (["layers.{l}.mix.out", "layers.{l}.*.out"], "more than one pattern"),
+            (["*.{l}.mix.out"], r"a \* stands before \{l\}"),
         ],
     )
     def test_bad_patterns(self, net, branches, message) -> None:
@@ -271,6 +357,13 @@ class TestPatterns:
     def test_a_schedule_by_name_only_is_refused(self, net) -> None:
         with pytest.raises(ValueError, match="schedule='linear'"):
             gu.attach(net, "linear", branches=PATTERNS)
+
+
+def test_alpha_of_a_branch_without_parameters_lives_where_its_layer_does(net) -> None:
+    for block in net.layers:
+        block.mlp.append(nn.Dropout(0.0))
+    warmup = gu.attach(net, gu.depth.linear(T=1), branches=["layers.{l}.mlp.3"])
+    assert warmup._branches[2].anchor is net.layers[2].mlp
 
 
 def test_both_branches_of_a_layer_share_one_tensor(net) -> None:

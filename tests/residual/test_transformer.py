@@ -76,6 +76,18 @@ def test_folded_weights_give_the_same_logits_in_a_stock_model(placement: str) ->
     torch.testing.assert_close(stock(TOKENS), model(TOKENS))
 
 
+def test_fixed_scales_are_folded_inside_a_wrapper_too() -> None:
+    outer = torch.nn.Module()
+    outer.inner = made("lns")
+    outer.forward = lambda tokens: outer.inner(tokens)
+    warmup = gu.attach(outer, gu.depth.linear(T=2))
+    warmup.at(3)
+    stock = made("pre")
+    weights = warmup.folded_state_dict()
+    stock.load_state_dict({name.removeprefix("inner."): w for name, w in weights.items()})
+    torch.testing.assert_close(stock(TOKENS), outer(TOKENS))
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_one_compiled_graph_for_training_and_one_for_evaluation(placement: str) -> None:
     torch._dynamo.reset()

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -95,7 +96,8 @@ def test_a_skipped_update_is_not_counted() -> None:
 
 
 def test_counting_by_hand() -> None:
-    _, warmup = made()
+    net, warmup = made()
+    net(X)
     for _ in range(4):
         warmup.step()
     assert warmup.updates == 4
@@ -177,11 +179,136 @@ def test_fold_is_refused_while_an_optimizer_is_followed() -> None:
 def test_fold_is_refused_where_it_would_be_wrong() -> None:
     net = Net()
     warmup = gu.attach(net, gu.depth.linear(T=3), branches=["layers.{l}.mlp.1"])
-    with pytest.raises(ValueError, match="a GELU is not known to be linear"):
+    with pytest.raises(ValueError, match="a GELU with no parameters is not known"):
         warmup.fold_()
     shared = Net()
     for block in shared.layers:
         block.mix.out.weight = shared.layers[0].mix.out.weight
     warmup = gu.attach(shared, gu.depth.linear(T=3), branches=PATTERNS)
-    with pytest.raises(ValueError, match=r"layers\.1\.mix\.out shares a parameter with layers\.0"):
+    with pytest.raises(ValueError, match=r"layers\.0\.mix\.out: another module shares its weight"):
         warmup.folded_state_dict()
+
+
+def test_fold_is_refused_for_a_forward_of_its_own_and_for_parametrizations() -> None:
+    class Adapter(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 8)
+            self.extra = torch.nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.extra(x)
+
+    def normed() -> torch.nn.Module:
+        return torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8))
+
+    for make in (Adapter, normed):
+        net = Net()
+        for block in net.layers:
+            block.mix.out = make()
+        warmup = gu.attach(net, gu.depth.linear(T=3), branches=PATTERNS)
+        before = copy.deepcopy(net.state_dict())
+        with pytest.raises(ValueError, match="not known to be linear in them"):
+            warmup.fold_()
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_fold_is_refused_where_the_weight_serves_elsewhere_too() -> None:
+    net = Net()
+    net.stem.weight = net.layers[0].mix.out.weight
+    warmup = gu.attach(net, gu.depth.linear(T=3), branches=PATTERNS)
+    with pytest.raises(ValueError, match="another module shares its weight"):
+        warmup.fold_()
+
+
+@pytest.mark.parametrize("end", ["detach", "fold_"])
+def test_after_the_end_it_does_nothing_more(end: str) -> None:
+    net, warmup = made()
+    warmup.at(40 if end == "detach" else 7)
+    getattr(warmup, end)()
+    expected = net(X)
+    assert warmup.finished
+    assert warmup.alphas().tolist() == [1.0] * 4
+    for again in (
+        warmup.step,
+        warmup.fold_,
+        warmup.folded_state_dict,
+        lambda: warmup.at(3),
+        lambda: warmup.check(X),
+        lambda: warmup.load_state_dict({"step": 3, "depth": 4, "schedule": ""}),
+        lambda: warmup.follow(torch.optim.SGD(net.parameters(), lr=0.1)),
+    ):
+        with pytest.raises(RuntimeError, match="attach again"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again()
+    assert torch.equal(net(X), expected)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_overflow_that_a_gradient_scaler_skips_is_not_counted(fused: bool) -> None:
+    net, warmup = made()
+    optimizer = torch.optim.AdamW(net.parameters(), fused=fused)
+    warmup.follow(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor, counted in ((1.0, 1), (float("inf"), 1), (1.0, 2)):
+        before = net.stem.weight.clone()
+        scaler.scale(net(X).sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert warmup.updates == counted
+        assert torch.equal(net.stem.weight, before) is (factor == float("inf"))
+
+
+def test_making_the_state_of_a_fresh_optimizer_is_no_update() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    net, warmup = made()
+    optimizer = torch.optim.AdamW(net.parameters())
+    warmup.follow(optimizer)
+    get_optimizer_state_dict(net, optimizer)
+    assert optimizer.state
+    assert warmup.updates == 0
+
+
+def test_a_first_update_at_rate_zero_counts() -> None:
+    net, warmup = made()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.0)
+    warmup.follow(optimizer)
+    train(net, optimizer, 1)
+    assert warmup.updates == 1
+
+
+def test_following_an_optimizer_with_state_but_no_step_is_warned_about() -> None:
+    net, warmup = made()
+    optimizer = torch.optim.AdamW(net.parameters())
+    train(net, optimizer, 2)
+    with pytest.warns(UserWarning, match="not followed yet.*stays at step 0"):
+        warmup.follow(optimizer)
+
+
+def test_a_copy_of_model_and_warmup_lives_on_its_own() -> None:
+    net, warmup = made()
+    optimizer = torch.optim.AdamW(net.parameters())
+    warmup.follow(optimizer)
+    train(net, optimizer, 3)
+    twin, twin_warmup, twin_optimizer = copy.deepcopy((net, warmup, optimizer))
+    twin_warmup.follow(twin_optimizer)
+    assert twin_warmup.updates == 3
+    assert train(twin, twin_optimizer, 4) == train(net, optimizer, 4)
+    assert twin_warmup.updates == warmup.updates == 7
+    train(net, optimizer, 1)
+    assert twin_warmup.updates == 7
+
+
+def test_scaling_taken_off_behind_its_back_is_said() -> None:
+    net, warmup = made()
+    gu.residual.remove_scaling(net)
+    with pytest.raises(RuntimeError, match=r"layers\.0\.mix\.out is no longer scaled"):
+        warmup.at(3)
+
+
+def test_updates_without_a_forward_that_was_seen_are_warned_about() -> None:
+    _, warmup = made()
+    with pytest.warns(UserWarning, match="not proven that its branches are scaled"):
+        for _ in range(5):
+            warmup.step()

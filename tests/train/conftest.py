@@ -11,7 +11,7 @@ from groundup.data import DataConfig
 from groundup.model import ModelConfig
 from groundup.train import OptimizerConfig, RateConfig, Recipe, ResidualConfig, TrainConfig
 
-WORDS = "if else for in while def return self x y = + ( ) : 1 2 None True import from".split()
+WORDS = ["if", "else", "for", "in", "while", "def", "return", "self", "x", "=", "(", ")", ":", "1"]
 
 
 @pytest.fixture(scope="session")

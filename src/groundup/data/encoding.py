@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.atomic import remove_leftovers
+from groundup._atomic import remove_leftovers
 from groundup.data.parts import Part, finished_part, split_path
 from groundup.data.progress import Progress
 from groundup.data.split import SPLITS

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from groundup.data.atomic import atomic_write
+from groundup._atomic import atomic_write
 from groundup.data.corpus.cutting import Shard
 from groundup.data.corpus.reading import documents
 from groundup.data.errors import TokenFileError

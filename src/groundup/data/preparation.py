@@ -15,9 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from groundup._atomic import remove_leftovers
 from groundup._check import count
 from groundup.data import tokenizer as tokenizers
-from groundup.data.atomic import remove_leftovers
 from groundup.data.config import DataConfig
 from groundup.data.encoding import encode, join, parts_folders
 from groundup.data.errors import DataError

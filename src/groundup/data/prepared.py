@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.data.atomic import atomic_write
+from groundup._atomic import atomic_write
 from groundup.data.errors import TokenFileError
 from groundup.data.parts import Part
 from groundup.data.split import SPLITS

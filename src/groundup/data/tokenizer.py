@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._atomic import atomic_write
 from groundup._check import count
-from groundup.data.atomic import atomic_write
 from groundup.data.config import MIN_VOCABULARY
 
 __all__ = ["Tokenizer", "load", "train"]

@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup._atomic import atomic_file
 from groundup._check import within
-from groundup.data.atomic import atomic_file
 from groundup.data.errors import TokenFileError
 
 __all__ = ["Header", "TokenFile", "TokenWriter"]

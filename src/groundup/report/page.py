@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from groundup._atomic import atomic_write
 from groundup.report import settings, svg, words
 from groundup.report.figures import FIGURES, NothingToShow
 from groundup.report.runs import Run, places, read_runs
@@ -41,12 +41,7 @@ def write_report(
     if out.is_dir():
         out = out / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    atomic_write(out, page.encode("utf-8", errors="replace"))
     return out
 
 

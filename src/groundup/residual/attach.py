@@ -23,8 +23,9 @@ def attach(
     """Multiply the residual branches of `model` by α(l, step) (ProRes, arXiv:2603.05369).
 
     Parameter names stay the stock ones. α is exact under ``.to(torch.bfloat16)``, after
-    construction on the meta device, after a move, after loading; a ``deepcopy`` of the model keeps
-    the α it was copied with.
+    construction on the meta device, after a move, after loading. A ``deepcopy`` of the model keeps
+    the α it was copied with: attach to an average of the weights (EMA) on its own, after
+    `groundup.residual.remove_scaling`, or it stays at the α of its beginning.
 
     Args:
         model: any module; `groundup.model.Transformer` names its own branches.
@@ -47,7 +48,7 @@ def attach(
     if not isinstance(schedule, DepthSchedule):
         raise ValueError(f"schedule={schedule!r} is not valid: make one with groundup.depth")
     found = find_branches(model, branches)
-    if taken := [branch.name for branch in found if scale.is_scaled(branch.module)]:
+    if taken := [branch.name for branch in found if scale.alpha_of(branch.module) is not None]:
         raise ValueError(
             f"{taken[0]} is scaled already: detach() its Warmup first (for a deepcopy of an "
             "attached model: groundup.residual.remove_scaling(model))"

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-# What wrappers put into module names (torch.compile, DDP, activation checkpointing).
+# What wrappers put into module names (torch.compile, activation checkpointing).
 _WRAPPING = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module)\.")
 # Names that output projections go by, used only to suggest a pattern.
 _USUAL_ENDS = frozenset(
@@ -24,11 +25,24 @@ _USUAL_ENDS = frozenset(
 
 @dataclass(frozen=True)
 class Branch:
-    """A residual branch: its layer (0-based, as in the name) and the module that ends it."""
+    """A residual branch: its layer (0-based, as in the name) and the module that ends it.
+
+    `anchor` is that module or, where it has no parameters (dropout), the nearest one around it
+    that has: α lives where its parameters are.
+    """
 
     layer: int
     name: str
     module: nn.Module
+    anchor: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """Where α belongs; a model on the meta device has no place for it yet."""
+        parameter = next(self.anchor.parameters(), None)
+        if parameter is None or parameter.device.type == "meta":
+            return torch.device("cpu")
+        return parameter.device
 
 
 def stock_name(name: str) -> str:
@@ -83,15 +97,27 @@ def _own_patterns(model: nn.Module) -> Sequence[str]:
 
 def _matches(model: nn.Module, pattern: str) -> Iterator[Branch]:
     expression = _expression(pattern)
-    for name, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
         if match := expression.fullmatch(stock_name(name)):
-            yield Branch(int(match[1]), stock_name(name), module)
+            yield Branch(int(match[1]), stock_name(name), module, _anchor(modules, name))
+
+
+def _anchor(modules: dict[str, nn.Module], name: str) -> nn.Module:
+    while name and next(modules[name].parameters(), None) is None:
+        name = name.rpartition(".")[0]
+    return modules[name]
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
     if pattern.count("{l}") != 1:
         raise ValueError(
             f"branches: the pattern {pattern!r} must hold {{l}}, the layer number, exactly once"
+        )
+    if "*" in pattern.partition("{l}")[0]:
+        raise ValueError(
+            f"branches: in the pattern {pattern!r} a * stands before {{l}}, so that several "
+            "modules would be the same layer; write one pattern for each stack"
         )
     return re.compile(re.escape(pattern).replace(r"\{l\}", r"(\d+)").replace(r"\*", r"[^.]+"))
 

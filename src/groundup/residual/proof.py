@@ -6,6 +6,7 @@ go unscaled, one that is called twice would be scaled twice. Both are errors tha
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from groundup.residual.branches import Branch
+from groundup.residual.scale import Traced
 
 
 class BranchError(RuntimeError):
@@ -25,48 +27,71 @@ class BranchError(RuntimeError):
 class Proof:
     """Counts how often each branch runs in the next forward of `model`, then takes itself off.
 
-    That one forward runs eagerly (compiled parts too: a compiled region does not call Python), with
-    its usual autograd graph. A forward that is itself being traced by `torch.compile` is left
-    alone; such a model is proven by `Warmup.check`.
+    Compiled parts do not call Python. Where the model has some, the forward is run once before,
+    eagerly and without gradients. A forward that is itself being traced by `torch.compile` is left
+    alone: a model that is compiled as a whole is proven by `Warmup.check`.
     """
 
-    def __init__(self, model: nn.Module, branches: Sequence[Branch]) -> None:
+    def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
         self.done = False
-        self._names = [branch.name for branch in branches]
-        self._modules = [branch.module for branch in branches]
+        self._branches = list(branches)
+        self._traced = traced
         self._counts: Counter[str] = Counter()
-        self._during = ExitStack()
+        self._counting = ExitStack()
         self._armed = [
-            model.register_forward_pre_hook(self._begin),
-            model.register_forward_hook(self._end, always_call=True),
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after),
         ]
 
     def cancel(self) -> None:
+        """Take everything off."""
         for handle in self._armed:
             handle.remove()
-        self._during.close()
+        self._counting.close()
+        self.done = True
 
-    def _begin(self, model: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling():
+    def run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Prove it now: a forward on this input, eagerly, without gradients."""
+        self._start()
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with ExitStack() as during:
+            during.callback(self._counting.close)
+            during.enter_context(torch.no_grad())
+            during.enter_context(torch.random.fork_rng(devices=devices))
+            if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
+                during.enter_context(torch.compiler.set_stance("force_eager"))
+            # The class's own forward: without the hooks on the model that called this.
+            model.forward(*args, **kwargs)
+        self._judge()
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or self.done:
             return
-        self._during.close()
+        if has_compiled_parts(model):
+            self.run(model, args, kwargs)
+        else:
+            self._start()
+
+    def _after(self, model: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or self.done:
+            return
+        self._counting.close()
+        self._judge()
+
+    def _start(self) -> None:
+        """Count from here; a forward that raised may have left its own counting behind."""
+        self._counting.close()
         self._counts.clear()
-        for name, module in zip(self._names, self._modules, strict=True):
-            handle = module.register_forward_hook(partial(self._count, name))
-            self._during.callback(handle.remove)
-        self._during.enter_context(torch.compiler.set_stance("force_eager"))
+        for branch in self._branches:
+            handle = branch.module.register_forward_hook(partial(self._count, branch.name))
+            self._counting.callback(handle.remove)
 
     def _count(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         self._counts[name] += 1
 
-    def _end(self, model: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        self._during.close()
-        if output is None:  # the forward raised: its own error is the one to see
-            return
-        wrong = [(name, self._counts[name]) for name in self._names if self._counts[name] != 1]
-        if wrong:
+    def _judge(self) -> None:
+        counts = [(branch.name, self._counts[branch.name]) for branch in self._branches]
+        if wrong := [(name, n) for name, n in counts if n != 1]:
             told = ", ".join(f"{name} ran {n} times" for name, n in wrong[:6])
             more = f" (and {len(wrong) - 6} more)" if len(wrong) > 6 else ""
             raise BranchError(
@@ -74,5 +99,19 @@ class Proof:
                 f"{told}{more}. A fused path may bypass the module, or it serves several "
                 "layers: attach to the module that ends the branch with branches=[…]"
             )
-        self.cancel()
         self.done = True
+        # A removed hook recompiles; where something was traced, these stay and do nothing.
+        if not self._traced.seen:
+            self.cancel()
+
+
+def has_compiled_parts(model: nn.Module) -> bool:
+    """Whether a module inside is compiled (`module.compile()` or `torch.compile(module)`)."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    from torch._dynamo.eval_frame import OptimizedModule
+
+    return any(
+        module._compiled_call_impl is not None or isinstance(module, OptimizedModule)
+        for module in model.modules()
+    )

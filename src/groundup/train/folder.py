@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup._atomic import atomic_write
 from groundup.train import toml
 from groundup.train.recipe import Recipe
 
@@ -59,20 +59,10 @@ def claim(folder: Path, recipe: Recipe) -> None:
             raise FolderError(
                 f"{folder} holds another run ({told}). Use another folder with --out, or remove it"
             )
-    write_whole(path, toml.dumps(recipe))
+    atomic_write(path, toml.dumps(recipe).encode())
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
     """summary.json of a run that has come to its end, else None."""
     path = folder / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import groundup
+from groundup._atomic import atomic_write
 from groundup.data import Batches, TokenFile, prepare
 from groundup.data import load as load_tokenizer
 from groundup.measure import run_spike_score
@@ -144,7 +145,7 @@ def _run(recipe: Recipe, out: Path, tokens: Any, held_out: Any, watch: Watcher, 
         recorder.flush()
     summary = _summary(recipe, out, model.config.parameters(), device, command)
     summary["wall_seconds"] = round(spent + time.perf_counter() - began, 2)
-    folder.write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    atomic_write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.data.atomic import atomic_write
+from groundup._atomic import atomic_write
 from groundup.data.corpus.compression import open_stream
 from groundup.data.corpus.files import File, Listing
 
