@@ -48,6 +48,8 @@ def test_flags_are_documented_by_the_fields(capsys) -> None:
         (["train"], "say which recipe"),
         (["train", "quickstrat"], "did you mean 'quickstart'"),
         (["compare", "--seeds", "1", "1"], "each seed once"),
+        (["compare", "--seeds", "1", "--train.seed", "3"], "say only --seeds"),
+        (["compare", "--variant", "x"], "compare names the variants itself"),
         (["data", "prepair"], "did you mean 'prepare'"),
         (["data", "inspect", "nowhere.gtok"], "nowhere.gtok"),
         (["report", "nowhere"], "nowhere"),

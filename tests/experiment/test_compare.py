@@ -17,8 +17,6 @@ from groundup.experiment.display import Display, awake
 from groundup.train import Recipe, toml
 from groundup.train.progress import Status
 
-pytest_plugins = ["tests.train.conftest"]
-
 
 def test_every_variant_with_every_seed(recipe: Recipe, tmp_path: Path) -> None:
     runs = plan(toml.expand(recipe, []), [3, 4], tmp_path)

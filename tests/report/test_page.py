@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from groundup.report import page as page_module
 from groundup.report import write_report
 
 EVIL = "<script>alert('x')</script> & \"$a_b$\" \x07"
@@ -156,7 +156,7 @@ def test_written_whole_or_not_at_all(pair, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(page_module.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(pair, out, title="new")
     assert out.read_bytes() == before

@@ -99,8 +99,24 @@ def test_json_round_trip() -> None:
 
 
 def test_segments_longer_than_the_run_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"linear 50, hold None, linear-decay 80.*run of 100"):
+    with pytest.raises(ValueError, match=r"linear 50, hold open, linear-decay 80.*run of 100"):
         F.wsd(50, 80)(0, steps=100)
+
+
+@given(st.integers(1, 60), st.floats(0.001, 0.5), st.floats(0.001, 0.5))
+def test_fractions_that_fit_are_never_refused_for_their_rounding(
+    N: int, w: float, d: float
+) -> None:
+    f = F.wsd(w, d)
+    lengths = f.lengths(N)
+    assert sum(lengths) == N
+    assert abs(lengths[0] - w * N) <= 1
+    assert abs(lengths[2] - d * N) <= 1
+    assert all(0 < f(step, steps=N) <= 1 for step in range(N))
+
+
+def test_a_run_of_one_update() -> None:
+    assert F.wsd(0.02, 0.1)(0, steps=1) == 1.0
 
 
 def test_only_one_open_length() -> None:

@@ -54,7 +54,9 @@ def test_the_newest_are_kept_and_a_partial_one_is_never_taken(tmp_path: Path) ->
     assert checkpoint.steps_in(tmp_path) == [10, 15]
     (tmp_path / ".step-00000020.partial").mkdir()
     (tmp_path / ".step-00000020.partial" / "state.json").write_text("{")
+    (tmp_path / "step-00000015.bak").mkdir()
     assert checkpoint.steps_in(tmp_path) == [10, 15]
+    (tmp_path / "step-00000015.bak").rmdir()
     checkpoint.save(tmp_path, 20, model, optimizer, {}, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
 

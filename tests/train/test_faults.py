@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from groundup.train import Recipe, toml, train
+from groundup.train.checkpoint import CheckpointError
 from groundup.train.folder import FolderError, locked
 
 
@@ -101,6 +103,53 @@ def test_a_changed_recipe_is_refused_with_the_difference(recipe: Recipe, tmp_pat
     with pytest.raises(FolderError, match=r"rate.peak: 0.003 there, 0.0001 now"):
         train(replace(recipe, rate=rate), tmp_path)
     train(replace(recipe, train=replace(recipe.train, keep=5)), tmp_path)
+
+
+def test_a_start_that_failed_does_not_claim_the_folder(recipe: Recipe, tmp_path: Path) -> None:
+    wrong = replace(recipe, data=replace(recipe.data, length=10**6))
+    with pytest.raises(ValueError, match="1000000"):
+        train(wrong, tmp_path)
+    assert not (tmp_path / "recipe.toml").exists()
+    train(recipe, tmp_path)
+
+
+def test_data_that_changed_is_refused_on_resume(recipe: Recipe, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(recipe.data.source, source)
+    data = replace(recipe.data, source=str(source), folder=str(tmp_path / "data"))
+    recipe = replace(recipe, data=data)
+    train(recipe, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with open(source / "00.txt", "a") as file:
+        file.write("one more line\n")
+    with pytest.raises(FolderError, match="the data changed since the run began"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_damaged_newest_checkpoint_says_how_to_go_on(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    (tmp_path / "summary.json").unlink()
+    newest = tmp_path / "checkpoints" / "step-00000012"
+    data = newest / "__0_0.distcp"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="remove this folder to go on after 8 upd") as caught:
+        train(recipe, tmp_path)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(newest)
+    train(recipe, tmp_path)
+
+
+def test_a_damaged_summary_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    (tmp_path / "summary.json").write_text("")
+    with pytest.raises(FolderError, match=r"summary\.json is damaged"):
+        train(recipe, tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match="is a file"):
+        train(recipe, tmp_path / "file")
 
 
 def test_metrics_that_were_tampered_with_are_refused(recipe: Recipe, tmp_path: Path) -> None:

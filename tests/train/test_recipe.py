@@ -25,7 +25,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 recipes = st.builds(
     Recipe,
-    name=st.text(min_size=1),
+    name=st.from_regex(r"\w[\w.-]*", fullmatch=True),
     model=st.builds(
         ModelConfig,
         vocab_size=st.none() | st.integers(300, 9000),
@@ -90,8 +90,10 @@ def test_shipped_recipes_are_valid_and_complete(path: Path) -> None:
         ("train = 3", r"\[train\] must be a table"),
         ("[train", "is not valid TOML"),
         ("[[variants]]\nname = 3", "needs a name"),
-        ("[[variants]]\nname = '../up'", "name '../up' is not valid"),
-        ("[[variants]]\nname = 'a'\n[[variants]]\nname = 'a'", "used once"),
+        ("[[variants]]\nname = '../up'", "name='../up' is not valid"),
+        ("name = '../up'", "name='../up' is not valid"),
+        ("name = ''", "name='' is not valid"),
+        ("[[variants]]\nname = 'a'\n[[variants]]\nname = 'a'", "used more than once"),
         ("[[variants]]\nname = 'a'\n[variants.modl]\nx = 1", "key='modl'"),
     ],
 )
@@ -145,6 +147,13 @@ def test_variants_change_fields_and_replace_the_residual_table(tmp_path: Path) -
     assert variants["b"].residual == ResidualConfig("equal", fraction=0.5)
     assert variants["b"].model == ModelConfig(layers=6, placement="post")
     assert {v.train.steps for v in variants.values()} == {44}
+
+
+def test_a_variant_with_a_preset_takes_the_whole_preset(tmp_path: Path) -> None:
+    text = "[model]\nlayers = 3\n[[variants]]\nname = 'a'\n[[variants]]\nname = 'b'\n"
+    recipe, changes = toml.read(written(tmp_path, text + "model = {preset = '350M'}"))
+    model = toml.expand(recipe, changes)["b"].model
+    assert (model.layers, model.width) == (24, 1024)
 
 
 def test_differences_are_dotted_fields() -> None:

@@ -180,6 +180,18 @@ def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
     assert metrics(tmp_path) == metrics(tmp_path / "undisturbed")
 
 
+def test_a_held_out_loss_that_is_not_finite_stops_too(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(HeldOut, "loss", lambda *_: math.nan)
+    with pytest.raises(TrainingStopped, match=r"update 4: eval_loss is nan\. .*after 4 updates"):
+        train(recipe, tmp_path)
+    assert metrics(tmp_path)[-1]["eval_loss"] is None
+
+
+def test_a_run_that_diverged_to_finite_numbers_finishes(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(HeldOut, "loss", lambda *_: 5000.0)
+    assert train(recipe, tmp_path)["eval_perplexity"] is None
+
+
 def _poison(forward):
     def wrapped(self, tokens, targets=None):
         losses = forward(self, tokens, targets)

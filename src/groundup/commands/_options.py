@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Collection
 from typing import Annotated, TypeVar
@@ -39,7 +40,7 @@ def recipe_named(
     elif default is not None or arguments[:1] in (["-h"], ["--help"]):
         name, rest = default or "quickstart", arguments
     else:
-        raise ValueError("say which recipe: a .toml file, or the name of a shipped one")
+        raise ValueError("say which recipe first: a .toml file, or the name of a shipped one")
     recipe, changes = toml.read(toml.find(name))
     return recipe, changes, rest
 
@@ -49,7 +50,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
     return tyro.cli(
         type(options),
         prog=f"groundup {usage}",
-        description=type(options).__doc__,
+        description=inspect.cleandoc(type(options).__doc__ or ""),
         args=_one_length([_long(argument) for argument in arguments]),
         default=options,
         config=(tyro.conf.FlagConversionOff,),

@@ -36,9 +36,13 @@ class Compare:
 
 
 def main(arguments: list[str]) -> int:
-    recipe, changes, rest = recipe_named(arguments, default="quickstart")
-    options = parse(Compare(recipe), "compare [RECIPE]", rest)
+    named, changes, rest = recipe_named(arguments, default="quickstart")
+    options = parse(Compare(named), "compare [RECIPE]", rest)
     recipe = options.recipe
+    if recipe.variant:
+        raise ValueError(f"variant={recipe.variant!r}: compare names the variants itself")
+    if options.seeds and recipe.train.seed != named.train.seed:
+        raise ValueError("train.seed would be ignored, since seeds are given: say only --seeds")
     out = options.out or Path("runs") / recipe.name
     runs = plan(toml.expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
     with show_progress() as progress:
@@ -51,6 +55,6 @@ def main(arguments: list[str]) -> int:
     display.console.print()
     print_table(display.console, result)
     verdict, details = headline(result, recipe.train.steps)
-    display.console.print("\n" + " ".join([verdict, *details]), highlight=False)
-    display.console.print(f"Report: {page}", highlight=False)
+    display.console.print("\n" + " ".join([verdict, *details]), highlight=False, markup=False)
+    display.console.print(f"Report: {page}", highlight=False, markup=False)
     return 0

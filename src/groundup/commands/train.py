@@ -43,5 +43,6 @@ def main(arguments: list[str]) -> int:
         f"held-out loss {summary['eval_loss']:.4f}, perplexity {summary['eval_perplexity']:.2f} "
         f"after {summary['steps']} updates in {summary['wall_seconds']:.0f} s: {out}",
         highlight=False,
+        markup=False,
     )
     return 0

@@ -109,23 +109,21 @@ class _Row:
 
     def _say(self, line: str) -> None:
         """A line where the output is no terminal; it is not folded."""
-        self._display.console.print(line, highlight=False, soft_wrap=True)
+        self._display.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def cells(self) -> list[Text | ProgressBar | str]:
+    def cells(self) -> list[Text | ProgressBar]:
         status = self.status
         if status is None:
-            return [self.name, self._said or "waiting", "", "", "", "", ""]
+            return [Text(self.name), Text(self._said or "waiting")]
         bar = ProgressBar(total=status.steps, completed=status.step, width=24)
-        held_out = "" if self._held_out is None else f"{self._held_out:.4f}"
-        return [
-            self.name,
-            bar,
+        numbers = [
             f"{status.step}/{status.steps}",
             f"{self._loss:.3f}",
-            held_out,
+            "" if self._held_out is None else f"{self._held_out:.4f}",
             f"{status.tokens_per_second:,.0f}",
             self._left(status),
         ]
+        return [Text(self.name), bar, *map(Text, numbers)]
 
     def layers(self) -> Text:
         """The layers of this run, with how many are at α = 1."""

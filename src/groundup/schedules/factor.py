@@ -120,19 +120,22 @@ class Factor:
         """The number of updates of each segment in a run of `steps`."""
         if steps is not None:
             count("steps", steps)
-        known = [
-            None if s.length is None else in_steps(f"length of {s.name}", s.length, steps)
-            for s in self.segments
-        ]
-        taken = sum(n for n in known if n is not None)
+        wanted = [s.length for s in self.segments]
         if steps is None:
-            if None in known:
+            if None in wanted:
                 raise ValueError("a segment of open length needs steps, the length of the run")
-            return [n for n in known if n is not None]
-        if taken > steps:
-            parts = ", ".join(f"{s.name} {n}" for s, n in zip(self.segments, known, strict=True))
+            return [in_steps("length", n, None) for n in wanted if n is not None]
+        if sum(_exact(n, steps) for n in wanted) > steps * (1 + 1e-12):
+            parts = ", ".join(f"{s.name} {s.length or 'open'}" for s in self.segments)
             raise ValueError(f"the segments ({parts}) are longer than the run of {steps} steps")
-        return [steps - taken if n is None else n for n in known]
+        found = [0 if n is None else in_steps("length", n, steps) for n in wanted]
+        # Fractions were rounded, to one update at least: what that is too much is given back, by
+        # the longest first, the later of two.
+        fractions = [i for i, n in enumerate(wanted) if isinstance(n, float)]
+        for _ in range(sum(found) - steps):
+            found[max(fractions, key=lambda i: (found[i], i))] -= 1
+        rest = steps - sum(found)
+        return [rest if n is None else m for n, m in zip(wanted, found, strict=True)]
 
     def to_json(self) -> str:
         """The factor as JSON, read back by `from_json`."""
@@ -142,6 +145,10 @@ class Factor:
     def from_json(text: str) -> Factor:
         """The factor that `to_json` wrote."""
         return Factor(tuple(Segment(**fields) for fields in json.loads(text)))
+
+
+def _exact(length: Length | None, steps: int) -> float:
+    return length * steps if isinstance(length, float) else length or 0
 
 
 def linear(length: Length, *, initial: float = 0.0, start: Start = "one") -> Factor:

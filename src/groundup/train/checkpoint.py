@@ -82,7 +82,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
 def steps_in(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in `folder`, rising."""
     names = (path.name for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
-    return sorted(int(name.removeprefix(_PREFIX)) for name in names)
+    return sorted(int(name[len(_PREFIX) :]) for name in names if name[len(_PREFIX) :].isdecimal())
 
 
 def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None) \
@@ -101,14 +101,30 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         with _one_process():
             dcp.load(tensors, storage_reader=reader, no_dist=True)
     except (Exception, CheckpointException) as error:  # the latter is no Exception
-        reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"the checkpoint {place} cannot be read: {reason}") from error
+        raise CheckpointError(
+            f"the checkpoint {place} cannot be read: {_reason(error)}{_way_on(folder, step)}"
+        ) from error
     if optimizer is not None:
         full = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
         for name in full:
             full[name] = tensors.get(f"optimizer.{name}", full[name])
         set_optimizer_state_dict(model, optimizer, full, options=_OPTIONS)
     return state
+
+
+def _reason(error: BaseException) -> str:
+    """In one line; DCP wraps the errors of its ranks."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _way_on(folder: Path, step: int) -> str:
+    before = [n for n in steps_in(folder) if n < step]
+    if not before:
+        return ""
+    return f". The one before is kept: remove this folder to go on after {before[-1]} updates"
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:

@@ -31,7 +31,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         FolderError: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FolderError(f"{folder} is a file, not a folder for a run") from None
     with open(folder / ".lock", "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,29 +43,38 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Write recipe.toml, or hold it against the one that is there.
+def refuse_another_run(folder: Path, recipe: Recipe) -> None:
+    """Hold the recipe against the one of the run that is in the folder, if there is one.
 
     Raises:
-        FolderError: if the folder's run differs in something that changes what is computed.
+        FolderError: if they differ in something that changes what is computed.
     """
     path = folder / "recipe.toml"
-    if path.exists():
-        old, _ = toml.read(path)
-        changed = {
-            name: pair
-            for name, pair in toml.differences(old, recipe).items()
-            if name not in HARMLESS
-        }
-        if changed:
-            told = "; ".join(f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed.items())
-            raise FolderError(
-                f"{folder} holds another run ({told}). Use another folder with --out, or remove it"
-            )
-    atomic_write(path, toml.dumps(recipe).encode())
+    if not path.exists():
+        return
+    old, _ = toml.read(path)
+    changed = toml.differences(old, recipe).items()
+    if told := [
+        f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed if name not in HARMLESS
+    ]:
+        raise FolderError(
+            f"{folder} holds another run ({'; '.join(told)}). Use another folder with --out, or "
+            "remove it"
+        )
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """recipe.toml, resolved. Written when all is ready to start: from then on the folder's run is
+    this one."""
+    atomic_write(folder / "recipe.toml", toml.dumps(recipe).encode())
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
     """summary.json of a run that has come to its end, else None."""
     path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FolderError(f"{path} is damaged ({error}): remove it, and the run goes on") from None

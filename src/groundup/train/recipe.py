@@ -6,6 +6,7 @@ stands under it here. Lengths: a whole number is updates, a fraction is of the r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,10 @@ from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
 from groundup.schedules import DepthSchedule, Factor, depth, factor
 from groundup.schedules.length import Length, check_length
+
+# Names become folders.
+NAME = re.compile(r"\w[\w.-]*")
+NAME_RULE = "it must hold only letters, digits, '_', '-' and '.', and not begin with the last two"
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,8 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name!r} is not valid: {NAME_RULE}")
         # What would only show in the middle of a run is found out here.
         self.rate.factor().lengths(self.train.steps)
         schedule = self.residual.resolve(self.train.steps)

@@ -73,7 +73,7 @@ class Recorder:
         `values`, then the rest of `line`.
 
         Raises:
-            NonFiniteError: if one of `values` is infinite or NaN; its line is written as null.
+            NonFiniteError: if a number is infinite or NaN; it stands in the line as null.
         """
         stacked = torch.stack([value.detach().float() for value in values.values()])
         arrived = None
@@ -103,13 +103,14 @@ class Recorder:
         if pending.arrived is not None:
             pending.arrived.synchronize()
         values = dict(zip(pending.names, pending.values.tolist(), strict=True))
-        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        metrics = {"step": pending.line["step"]} | finite | pending.line
+        line = {"step": pending.line["step"]} | values | pending.line
+        broken = {k: v for k, v in line.items() if isinstance(v, float) and not math.isfinite(v)}
+        metrics = line | dict.fromkeys(broken)
         self._append("metrics", metrics)
         self._append("timing", pending.timing)
         self._written(metrics, pending.timing)
-        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
-            said = ", ".join(f"{name} is {values[name]}" for name in broken)
+        if broken:
+            said = ", ".join(f"{name} is {value}" for name, value in broken.items())
             raise NonFiniteError(f"update {metrics['step']}: {said}")
 
     def _append(self, name: str, line: dict[str, Any]) -> None:

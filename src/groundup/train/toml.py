@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from groundup._check import unknown
 from groundup.model.config import ModelConfig
 from groundup.model.presets import preset
-from groundup.train.recipe import Recipe
+from groundup.train.recipe import NAME, NAME_RULE, Recipe
 
 Variants = dict[str, Recipe]
 Change = Mapping[str, Any]
@@ -58,9 +57,10 @@ def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
     """The variants that are compared: the recipe with each change made to it.
 
     A change's [residual] replaces the recipe's as a whole, since the ways to say its length
-    exclude each other; its other tables change single fields. Without changes there are two
-    variants: `baseline` (no residual warmup) and the recipe as it is, called by its schedule. A
-    recipe without residual warmup then has nothing to be compared with, and none.
+    exclude each other, and so does a [model] with a preset; other tables change single fields.
+    Without changes there are two variants: `baseline` (no residual warmup) and the recipe as it is,
+    called by its schedule. A recipe without residual warmup then has nothing to be compared with,
+    and none.
     """
     if not changes and recipe.residual.schedule == "none":
         return {}
@@ -69,15 +69,14 @@ def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
         if not isinstance(change, Mapping) or not isinstance(change.get("name"), str):
             raise ValueError(f"variants: {change!r} is not valid: it needs a name")
         name = change["name"]
-        if name in found or not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(
-                f"variants: the name {name!r} is not valid: it must be used once and hold only "
-                "letters, digits, '_', '-' and '.'"
-            )
+        if name in found:
+            raise ValueError(f"variants: the name {name!r} is used more than once")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"variants: name={name!r} is not valid: {NAME_RULE}")
         tables = _plain(recipe)
         for key, value in change.items():
-            inner = isinstance(value, Mapping) and key != "residual"
-            tables[key] = {**tables.get(key, {}), **value} if inner else value
+            merged = isinstance(value, Mapping) and key != "residual" and "preset" not in value
+            tables[key] = {**tables.get(key, {}), **value} if merged else value
         found[name] = build(tables | {"name": recipe.name, "variant": name})
     return found
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import groundup
 from groundup._atomic import atomic_write
-from groundup.data import Batches, TokenFile, prepare
+from groundup.data import Batches, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
 from groundup.measure import run_spike_score
 from groundup.residual import attach
@@ -47,22 +47,23 @@ def train(recipe: Recipe, out: Path, watch: Watcher | None = None, command: str 
     with folder.locked(out):
         prepared = prepare(recipe.data)
         recipe = setup.with_vocabulary(recipe, load_tokenizer(prepared.tokenizer))
-        folder.claim(out, recipe)
+        folder.refuse_another_run(out, recipe)
         if (finished := folder.summary(out)) is not None:
             watch.note(f"{out} has finished already")
             return finished
-        tokens = TokenFile.open(prepared.train).tokens
-        held_out = TokenFile.open(prepared.validation).tokens
         with StopRequests() as stop:
-            return _run(recipe, out, tokens, held_out, watch, command, stop)
+            return _run(recipe, out, prepared, watch, command, stop)
 
 
-def _run(recipe: Recipe, out: Path, tokens: Any, held_out: Any, watch: Watcher, command: str,
-         stop: StopRequests) -> dict[str, Any]:  # fmt: skip
+def _run(
+    recipe: Recipe, out: Path, prepared: Prepared, watch: Watcher, command: str, stop: StopRequests
+) -> dict[str, Any]:
     config, length = recipe.train, recipe.data.length
     device = setup.pick_device(config.device)
     if config.deterministic:
         setup.make_deterministic(device)
+    tokens = TokenFile.open(prepared.train).tokens
+    held_out = TokenFile.open(prepared.validation).tokens
     batches = Batches(tokens, length, config.batch, config.seed)
     micro = config.micro_batch or config.batch
     evaluation = HeldOut(held_out, length, micro, config.eval_tokens)
@@ -81,8 +82,16 @@ def _run(recipe: Recipe, out: Path, tokens: Any, held_out: Any, watch: Watcher, 
     start, spent = 0, 0.0
     if steps := checkpoint.steps_in(saved):
         start = steps[-1]
-        spent = checkpoint.load(saved, start, model, optimizer)["wall_seconds"]
+        state = checkpoint.load(saved, start, model, optimizer)
+        # The folder is named after the content of the data and of the tokenizer.
+        if state["data"] != prepared.folder.name:
+            raise folder.FolderError(
+                f"{out}: the data changed since the run began ({state['data']} then, "
+                f"{prepared.folder.name} now). Use another folder with --out"
+            )
+        spent = state["wall_seconds"]
         watch.note(f"going on after {start} updates")
+    folder.write_recipe(out, recipe)
 
     factor, clip = recipe.rate.factor(), recipe.optimizer.clip or math.inf
     tokens_per_update = config.batch * length
@@ -93,7 +102,11 @@ def _run(recipe: Recipe, out: Path, tokens: Any, held_out: Any, watch: Watcher, 
 
     def save(step: int) -> None:
         recorder.flush()
-        state = {"wall_seconds": spent + time.perf_counter() - began, "versions": versions()}
+        state = {
+            "data": prepared.folder.name,
+            "versions": versions(),
+            "wall_seconds": spent + time.perf_counter() - began,
+        }
         checkpoint.save(saved, step, model, optimizer, state, config.keep)
         recorder.resume()
 
@@ -216,7 +229,7 @@ def _summary(recipe: Recipe, out: Path, parameters: int, device: torch.device, c
         "parameters": parameters,
         "layers": recipe.model.layers,
         "eval_loss": eval_loss,
-        "eval_perplexity": math.exp(eval_loss),
+        "eval_perplexity": math.exp(eval_loss) if eval_loss < 700 else None,
         "spike_score": scores,
         "tokens_per_second": speeds[len(speeds) // 2],
         "device": device.type,

@@ -11,7 +11,10 @@ from groundup.data import DataConfig
 from groundup.model import ModelConfig
 from groundup.train import OptimizerConfig, RateConfig, Recipe, ResidualConfig, TrainConfig
 
-WORDS = ["if", "else", "for", "in", "while", "def", "return", "self", "x", "=", "(", ")", ":", "1"]
+WORDS = [
+    "if", "else", "for", "in", "while", "def", "return", "self", "x", "y", "=", "+", "(", ")", ":",
+    "1", "2", "None", "True", "import", "from",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
