@@ -37,7 +37,7 @@ FIXED = {
 FROM_ZERO = [n for n in TABLE if not n.startswith("stagewise-") or n == "stagewise-0"]
 lengths = st.integers(1, 10**6) | st.floats(1e-3, 1e6)
 depths = st.integers(1, 200)
-steps = st.integers(0, 10**8)
+steps = st.integers(0, 3000) | st.integers(0, 10**8)
 
 
 def test_every_name_is_tested() -> None:
@@ -48,9 +48,9 @@ def test_every_name_is_tested() -> None:
 def test_values_are_those_of_the_table(name: str, t: int, L: int, T: float) -> None:
     alphas = depth.by_name(name, T=T)(t, depth=L)
     for l, alpha in enumerate(alphas, start=1):
-        assert alpha == pytest.approx(
-            float(TABLE[name](t, l, L, Fraction(T))), rel=4e-15, abs=1e-15
-        )
+        expected = float(TABLE[name](t, l, L, Fraction(T)))
+        # t − T(l−1) loses what a float64 of the size of t/T ≤ L cannot hold.
+        assert alpha == pytest.approx(expected, rel=4e-15, abs=4e-16 * L)
 
 
 @given(st.sampled_from(sorted(FIXED)), steps, depths)
