@@ -164,10 +164,10 @@ def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
 
     original = trainer._micro_batches
 
-    def poisoned(batches, step, micro, device):
+    def poisoned(run, step):
         if step == 9:
             monkeypatch.setattr(Transformer, "forward", _poison(Transformer.forward), raising=True)
-        return original(batches, step, micro, device)
+        return original(run, step)
 
     monkeypatch.setattr(trainer, "_micro_batches", poisoned)
     with pytest.raises(TrainingStopped, match=r"update 9: loss is nan, grad_norm is nan.*8 upd"):

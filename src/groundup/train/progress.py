@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,21 @@ class Status:
     alphas: list[float]
     tokens_per_second: float
     eval_loss: float | None = None
+
+    @staticmethod
+    def of(
+        metrics: Mapping[str, Any], timing: Mapping[str, Any], alphas: list[float], steps: int
+    ) -> Status:
+        """From the lines that were recorded."""
+        return Status(
+            step=metrics["step"] + 1,
+            steps=steps,
+            loss=math.nan if metrics["loss"] is None else metrics["loss"],
+            rate=metrics["rate"],
+            alphas=alphas,
+            tokens_per_second=timing["tokens_per_second"],
+            eval_loss=metrics.get("eval_loss"),
+        )
 
 
 class Watcher(Protocol):

@@ -106,12 +106,13 @@ def compute_precision(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """bf16 peak of the device in FLOP/s, None where it is not known."""
-    if device.type != "cuda":
+def fastest(recipe: Recipe, device: torch.device) -> float | None:
+    """Tokens per second at the bf16 peak of the device; None where that is not known."""
+    if device.type != "cuda" or recipe.train.precision != "bf16":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in _PEAKS.items() if key in name), None)
+    peak = next((peak for key, peak in _PEAKS.items() if key in name), None)
+    return peak / recipe.model.flops_per_token(recipe.data.length) if peak else None
 
 
 def hardware(device: torch.device) -> str:
