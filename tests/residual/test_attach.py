@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 
 import groundup as gu
 from groundup.residual import BranchError, remove_scaling
+from groundup.residual.scale import _Scaled
 from tests.residual.toy import PATTERNS, Net, reference
 
 
@@ -52,9 +53,11 @@ def test_alpha_zero_is_the_identity_and_alpha_one_the_untouched_model(net, x) ->
     assert torch.equal(net(x), untouched)
 
 
-def test_parameter_names_stay_stock(net) -> None:
-    before = list(net.state_dict())
+def test_parameter_names_classes_and_print_stay_stock(net) -> None:
+    before, printed = list(net.state_dict()), str(net)
     attach(net)
+    assert str(net) == printed
+    assert isinstance(net.layers[0].mix.out, nn.Linear)
     assert list(net.state_dict()) == before
     assert [n for n, _ in net.named_buffers()] == []
 
@@ -107,6 +110,17 @@ def test_a_deepcopy_keeps_its_alpha_and_lives_on_its_own(net, x) -> None:
     assert torch.equal(twin(x), net(x))
 
 
+def test_a_whole_model_can_be_pickled(net, x, tmp_path) -> None:
+    warmup = attach(net)
+    warmup.at(7)
+    expected = net(x)
+    torch.save(net, tmp_path / "net.pt")
+    again = torch.load(tmp_path / "net.pt", weights_only=False)
+    assert torch.equal(again(x), expected)
+    assert remove_scaling(again) == 8
+    assert type(again.layers[0].mix.out) is nn.Linear
+
+
 def test_a_deepcopy_before_the_first_forward_proves_itself_too(net, x) -> None:
     warmup = attach(net)
     twin = copy.deepcopy(net)
@@ -124,16 +138,18 @@ def test_changing_alpha_between_forward_and_backward_is_an_error(net, x) -> None
         loss.backward()
 
 
-def test_eager_hooks_go_when_warmup_has_finished_and_return_with_an_earlier_step(net, x) -> None:
+def test_eager_scaling_goes_when_warmup_has_finished_and_returns_with_an_earlier_step(
+    net, x
+) -> None:
     expected = reference(net, x, [1, 1, 2 / 3, 0.5])
     warmup = attach(net)
-    hooks = lambda: sum(len(m._forward_hooks) for m in net.modules())  # noqa: E731
+    scaled = lambda: sum(isinstance(m, _Scaled) for m in net.modules())  # noqa: E731
     net(x)
     warmup.at(39)
-    assert hooks() == 8
+    assert scaled() == 8
     warmup.at(40)
     assert warmup.finished
-    assert hooks() == 0
+    assert scaled() == 0
     assert not any("residual_alpha" in m.__dict__ for m in net.modules())
     warmup.at(20)
     torch.testing.assert_close(net(x), expected)
@@ -217,6 +233,25 @@ class TestCompiled:
             out.sum().backward()
         assert warmup.finished
         assert counters["stats"]["unique_graphs"] == 1
+
+    @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+    def test_graphs_of_an_unscaled_model_are_not_taken_for_a_scaled_one(
+        self, backend: str, x
+    ) -> None:
+        """torch.compile keeps its graphs by code, not by model, and does not guard on hooks."""
+        torch._dynamo.reset()
+        plain, scaled = Net(), Net()
+        scaled.load_state_dict(plain.state_dict())
+        reference_net = copy.deepcopy(plain)
+        for block in [*plain.layers, *scaled.layers]:
+            block.compile(backend=backend)
+        torch.testing.assert_close(plain(x), reference(reference_net, x, [1.0] * 4))
+        warmup = attach(scaled)
+        for step in (0, 3, 20, 40, 7):
+            warmup.at(step)
+            alphas = [min(step / (10 * l), 1.0) for l in range(1, 5)]
+            torch.testing.assert_close(scaled(x), reference(reference_net, x, alphas))
+            torch.testing.assert_close(plain(x), reference(reference_net, x, [1.0] * 4))
 
     def test_the_first_forward_proves_although_blocks_are_compiled(self, x) -> None:
         torch._dynamo.reset()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from groundup.residual.branches import Branch, stock_name
+from groundup.residual.scale import stock_class
 
 # Modules whose output is linear in weight and bias together: α·f(x; W, b) = f(x; αW, αb).
 _LINEAR_IN_THEIR_PARAMETERS = (
@@ -73,7 +74,7 @@ def _parameters(
 def _is_foldable(module: nn.Module) -> bool:
     """A plain module of a known kind: no forward of its own, no parametrization, no children."""
     known = {kind.forward for kind in _LINEAR_IN_THEIR_PARAMETERS}
-    own = "forward" in module.__dict__ or type(module).forward not in known
+    own = "forward" in module.__dict__ or stock_class(module).forward not in known
     names = set(_names(module))
     return not own and not list(module.children()) and {"weight"} <= names <= {"weight", "bias"}
 

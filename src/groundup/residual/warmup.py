@@ -48,7 +48,7 @@ class Warmup:
         self._advanced = 0
         self._first_update = False
         self._traced = scale.Traced()
-        self._hooks: list[RemovableHandle] = []
+        self._installed = False
         self._optimizer: torch.optim.Optimizer | None = None
         self._optimizer_hooks: list[RemovableHandle] = []
         self._install()
@@ -80,7 +80,7 @@ class Warmup:
         self._write(self.schedule(self._step, self.depth))
         if not self.finished:
             self._install()
-        elif self._hooks and self._proof.done and not self._is_compiled():
+        elif self._installed and self._proof.done and not self._is_compiled():
             self._uninstall()
 
     def follow(self, optimizer: torch.optim.Optimizer) -> Warmup:
@@ -205,7 +205,7 @@ class Warmup:
     # ------------------------------------------------------------------ the end
 
     def detach(self) -> None:
-        """Take every hook off for good; the model is the stock one again, α counts as 1."""
+        """Take the scaling off for good; the model is the stock one again, α counts as 1."""
         if not all(alpha == 1.0 for alpha in self._values):
             warnings.warn(
                 f"residual warmup is taken off at step {self._step}, before every α is 1: the "
@@ -263,23 +263,22 @@ class Warmup:
             if alpha.device != branch.device:
                 self._alphas[branch.layer] = alpha = alpha.to(branch.device)
             bound = scale.alpha_of(branch.module)
-            if self._hooks and bound is None:
+            if self._installed and bound is None:
                 raise RuntimeError(f"{branch.name} is no longer scaled: something took it off")
-            if self._hooks and bound is not alpha:
+            if self._installed and bound is not alpha:
                 scale.bind(branch.module, alpha)
 
     def _install(self) -> None:
-        if not self._hooks:
-            self._hooks = [
+        if not self._installed:
+            for branch in self._branches:
                 scale.install(branch.module, self._alphas[branch.layer], self._traced)
-                for branch in self._branches
-            ]
+            self._installed = True
 
     def _uninstall(self) -> None:
-        """Stop multiplying. Only where nothing is compiled: a removed hook recompiles."""
+        """Stop multiplying. Only where nothing is compiled: another class recompiles."""
         for branch in self._branches:
             scale.remove(branch.module)
-        self._hooks = []
+        self._installed = False
 
     def _release(self) -> None:
         self._proof.cancel()
