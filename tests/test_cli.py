@@ -50,6 +50,7 @@ def test_flags_are_documented_by_the_fields(capsys) -> None:
         (["compare", "--seeds", "1", "1"], "each seed once"),
         (["compare", "--seeds", "1", "--train.seed", "3"], "say only --seeds"),
         (["compare", "--variant", "x"], "compare names the variants itself"),
+        (["compare", "quickstart-post-ln", "--residual.T", "5"], "would be ignored"),
         (["data", "prepair"], "did you mean 'prepare'"),
         (["data", "inspect", "nowhere.gtok"], "nowhere.gtok"),
         (["report", "nowhere"], "nowhere"),

@@ -354,6 +354,7 @@ class TestPatterns:
             ([], "give a list of patterns"),
             ("layers.{l}.mix.out", "give a list of patterns"),
             (["layers.{l}.mix.out", "layers.{l}.*.out"], "more than one pattern"),
+            (["layers.{l}"], r"is a whole layer \(Block\).*repeated blocks: layers"),
             (["*.{l}.mix.out"], r"a \* stands before \{l\}"),
         ],
     )
@@ -399,6 +400,13 @@ def test_alpha_of_a_branch_without_parameters_lives_where_its_layer_does(net) ->
         block.mlp.append(nn.Dropout(0.0))
     warmup = gu.attach(net, gu.depth.linear(T=1), branches=["layers.{l}.mlp.3"])
     assert warmup._branches[2].anchor is net.layers[2].mlp
+
+
+def test_repr_says_what_it_is(net) -> None:
+    warmup = attach(net)
+    warmup.at(5)
+    text = "<Warmup linear on Net: 8 branches, 4 layers, step 5, α 0.125 to 0.5>"
+    assert repr(warmup) == text
 
 
 def test_both_branches_of_a_layer_share_one_tensor(net) -> None:

@@ -158,11 +158,20 @@ def test_settings_that_would_be_ignored_are_refused() -> None:
     with pytest.raises(ValueError, match="only together with fraction"):
         depth.linear(T=10, steps=100)
     with pytest.raises(ValueError, match="S=5 belongs to cascade"):
-        depth.linear(T=10, S=5)
+        depth.by_name("linear", T=10, S=5)
     with pytest.raises(ValueError, match="needs steps"):
         depth.linear(fraction=0.1)
     with pytest.raises(ValueError, match=r"fraction=1.5 .* \[0.0, 1.0\]"):
         depth.linear(fraction=1.5, steps=100)
+
+
+@pytest.mark.parametrize("name", depth.NAMES)
+def test_every_schedule_has_a_function_of_its_name(name: str) -> None:
+    function = getattr(depth, name.replace("-", "_"))
+    assert function.__name__ == name.replace("-", "_")
+    assert function.__doc__
+    arguments = () if name in depth.FIXED else (20,)
+    assert function(*arguments) == depth.by_name(name, **dict(zip(["T"], arguments, strict=False)))
 
 
 def test_unknown_names_get_the_nearest() -> None:

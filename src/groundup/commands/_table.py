@@ -14,7 +14,7 @@ from groundup.report.words import cell, duration, number, spikes
 def print_table(console: Console, comparison: Comparison) -> None:
     """One row per variant, the baseline first; below it how the spike scores were measured."""
     # A table that is cut or folded cannot be read: rather let the terminal wrap it.
-    wide = Console(file=console.file, width=max(console.width, 110), highlight=False)
+    wide = Console(file=console.file, width=max(console.width, 160), highlight=False)
     wide.print(_table(comparison))
     windows = {w for row in comparison.rows for s in _scores(row) if s for w in s.windows}
     if windows:

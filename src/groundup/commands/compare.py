@@ -14,6 +14,7 @@ from groundup.experiment.display import Display
 from groundup.report import comparison, read_runs, write_report
 from groundup.report.words import headline
 from groundup.train import toml
+from groundup.train.setup import pick_device
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"variant={recipe.variant!r}: compare names the variants itself")
     if options.seeds and recipe.train.seed != named.train.seed:
         raise ValueError("train.seed would be ignored, since seeds are given: say only --seeds")
+    own = [change["name"] for change in changes if "residual" in change]
+    if recipe.residual != named.residual and len(own) == len(changes) > 0:
+        raise ValueError(
+            "what is said of residual would be ignored: every variant "
+            f"({', '.join(own)}) has its own"
+        )
+    pick_device(recipe.train.device)
     out = options.out or Path("runs") / recipe.name
     runs = plan(toml.expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
     with show_progress() as progress:

@@ -15,6 +15,8 @@ groundup data inspect PATH                    what a token file or a prepared fo
 
 @dataclass(frozen=True)
 class Inspect:
+    """What a token file or a prepared folder holds."""
+
     sample: int = 200
     """Tokens of the beginning to decode and show."""
 
@@ -28,7 +30,7 @@ def main(arguments: list[str]) -> int:
         return _prepare(rest)
     if action == "inspect":
         return _inspect(rest)
-    raise unknown("groundup data: action", action, ["prepare", "inspect"])
+    raise unknown("action", action, ["prepare", "inspect"])
 
 
 def _prepare(arguments: list[str]) -> int:
@@ -44,6 +46,9 @@ def _prepare(arguments: list[str]) -> int:
 
 
 def _inspect(arguments: list[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(_USAGE)
+        return 0
     if not arguments or arguments[0].startswith("-"):
         raise ValueError("say what to inspect: a token file or a prepared folder")
     options = parse(Inspect(), "data inspect PATH", arguments[1:])

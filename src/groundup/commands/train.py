@@ -11,6 +11,7 @@ from groundup.data import prepare, show_progress
 from groundup.experiment import Planned
 from groundup.experiment.display import Display
 from groundup.train import train
+from groundup.train.setup import pick_device
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     options = parse(Train(recipe), "train RECIPE", rest)
     recipe = options.recipe
     recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
+    pick_device(recipe.train.device)
     out = options.out or Path("runs") / recipe.name
     with show_progress() as progress:
         prepare(recipe.data, progress=progress)

@@ -139,13 +139,13 @@ class _Row:
         held_out = "" if self._held_out is None else f"  held out {self._held_out:.4f}"
         return (
             f"{self.name}: {status.step}/{status.steps}  loss {self._loss:.3f}{held_out}  "
-            f"{status.tokens_per_second:,.0f} tokens/s  left {self._left(status)}  "
+            f"{status.tokens_per_second:,.0f} tokens/s  {self._left(status):>5} left  "
             f"layers |{awake(status.alphas)}|"
         )
 
     def _left(self, status: Status) -> str:
         if status.step >= status.steps:
-            return "done"
+            return "0:00"
         if self._first is None or status.step == self._first[1]:
             return "?"
         seconds = time.monotonic() - self._first[0]

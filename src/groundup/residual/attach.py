@@ -46,7 +46,10 @@ def attach(
             attached already.
     """
     if not isinstance(schedule, DepthSchedule):
-        raise ValueError(f"schedule={schedule!r} is not valid: make one with groundup.depth")
+        raise ValueError(
+            f"schedule={schedule!r} is not valid: make one with groundup.depth, such as "
+            "groundup.depth.linear(T=1000)"
+        )
     found = find_branches(model, branches)
     if taken := [branch.name for branch in found if scale.alpha_of(branch.module) is not None]:
         raise ValueError(

@@ -100,6 +100,11 @@ def _matches(model: nn.Module, pattern: str) -> Iterator[Branch]:
     modules = dict(model.named_modules())
     for name, module in modules.items():
         if match := expression.fullmatch(stock_name(name)):
+            if pattern.endswith("{l}") and list(module.children()):
+                raise ValueError(
+                    f"branches: {pattern!r} is a whole layer ({type(module).__name__}), not the "
+                    f"end of a branch. {_suggestion(model)}"
+                )
             yield Branch(int(match[1]), stock_name(name), module, _anchor(modules, name))
 
 

@@ -64,7 +64,7 @@ def remove(module: nn.Module) -> bool:
     """Take the scaling off `module`; whether there was one."""
     if not isinstance(module, _Scaled):
         return False
-    module.__class__ = module.base
+    module.__class__ = module.base  # type: ignore[assignment]
     module.__dict__.pop(_ALPHA, None)
     module.__dict__.pop(_TRACED, None)
     return True

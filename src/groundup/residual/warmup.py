@@ -54,6 +54,14 @@ class Warmup:
         self._install()
         self._proof = Proof(model, self._branches, self._traced)
 
+    def __repr__(self) -> str:
+        state = f"step {self._step}" if self._attached else "taken off"
+        return (
+            f"<Warmup {self.schedule.name} on {type(self._model).__name__}: "
+            f"{len(self._branches)} branches, {self.depth} layers, {state}, "
+            f"α {min(self._values):.3g} to {max(self._values):.3g}>"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy follows no optimizer: copies of optimizers have lost their hooks."""
         return self.__dict__ | {"_optimizer": None, "_optimizer_hooks": []}

@@ -16,7 +16,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from groundup._check import count, is_number, positive, unknown
@@ -187,17 +186,51 @@ def from_json(text: str) -> DepthSchedule:
     return by_name(fields.pop("name"), **fields)
 
 
-linear = partial(by_name, "linear")
-linear_sqrt = partial(by_name, "linear-sqrt")
-linear_square = partial(by_name, "linear-square")
-equal = partial(by_name, "equal")
-reverse = partial(by_name, "reverse")
-stagewise_0 = partial(by_name, "stagewise-0")
-stagewise_L = partial(by_name, "stagewise-L")
-stagewise_sqrt_L = partial(by_name, "stagewise-sqrt-L")
-stagewise_sqrt_l = partial(by_name, "stagewise-sqrt-l")
-cascade = partial(by_name, "cascade")
-fix_L = partial(by_name, "fix-L")
-fix_sqrt_L = partial(by_name, "fix-sqrt-L")
-fix_sqrt_l = partial(by_name, "fix-sqrt-l")
-none = partial(by_name, "none")
+def _warming(name: str) -> Callable[..., DepthSchedule]:
+    def schedule(
+        T: float | None = None,
+        *,
+        total: float | None = None,
+        fraction: float | None = None,
+        steps: int | None = None,
+    ) -> DepthSchedule:
+        return by_name(name, T=T, total=total, fraction=fraction, steps=steps)
+
+    return _called(schedule, name)
+
+
+def _fixed(name: str) -> Callable[[], DepthSchedule]:
+    return _called(lambda: by_name(name), name)
+
+
+def _called(function: Callable[..., DepthSchedule], name: str) -> Callable[..., DepthSchedule]:
+    function.__name__ = function.__qualname__ = name.replace("-", "_")
+    function.__doc__ = f"The schedule {name!r} of the table; see `by_name` for its length."
+    return function
+
+
+def cascade(
+    T: float | None = None,
+    *,
+    S: float | None = None,
+    total: float | None = None,
+    fraction: float | None = None,
+    steps: int | None = None,
+) -> DepthSchedule:
+    """Layer l is dormant until S·(l−1) and rises over T updates; without S it is stagewise-0."""
+    return by_name("cascade", T=T, S=S, total=total, fraction=fraction, steps=steps)
+
+
+linear = _warming("linear")
+linear_sqrt = _warming("linear-sqrt")
+linear_square = _warming("linear-square")
+equal = _warming("equal")
+reverse = _warming("reverse")
+stagewise_0 = _warming("stagewise-0")
+stagewise_L = _warming("stagewise-L")
+stagewise_sqrt_L = _warming("stagewise-sqrt-L")
+stagewise_sqrt_l = _warming("stagewise-sqrt-l")
+fix_L = _fixed("fix-L")
+fix_sqrt_L = _fixed("fix-sqrt-L")
+fix_sqrt_l = _fixed("fix-sqrt-l")
+none = _fixed("none")

@@ -76,6 +76,12 @@ def train(
             start, spent = _resume(run)
             if start:
                 watch.note(f"going on after {start} updates")
+            end = recipe.residual.resolve(recipe.train.steps).end(recipe.model.layers)
+            if recipe.train.steps < end < math.inf:
+                watch.note(
+                    f"residual warmup would end after {end:g} updates, the run after "
+                    f"{recipe.train.steps}: not every layer will be at full strength"
+                )
             folder.write_recipe(out, recipe)
             seconds = _loop(run, start, spent, watch, stop)
         summary = summarize(recipe, out, run.device, command, seconds)
