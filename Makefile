@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
-demo: $(READY) ## train with and without residual warmup, side by side, and write a report (5 min)
+demo: $(READY) ## train with and without residual warmup, side by side, and write a report (6 min)
 	$(BIN)/groundup compare quickstart
 
 test: $(READY) ## run the tests
