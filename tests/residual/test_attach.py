@@ -199,6 +199,15 @@ class TestProof:
         assert net(x) is None
         assert warmup._proof.done
 
+    def test_check_goes_through_the_hooks_of_the_model(self, net, x) -> None:
+        """FSDP gathers a model's weights in a hook on it."""
+        seen = []
+        net.register_forward_pre_hook(lambda *_: seen.append("hook"))
+        warmup = attach(net)
+        warmup.check(x)
+        assert seen == ["hook"]
+        assert warmup._proof.done
+
     def test_it_happens_once(self, net, x) -> None:
         warmup = attach(net)
         net(x)

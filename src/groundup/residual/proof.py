@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ class Proof:
 
     def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
         self.done = False
+        self._running = False
         self._branches = list(branches)
         self._traced = traced
         self._counts: Counter[str] = Counter()
@@ -50,30 +51,34 @@ class Proof:
         self._counting.close()
         self.done = True
 
-    def run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Prove it now: a forward on this input, eagerly, without gradients."""
+    def run(
+        self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Prove it now: `forward` on this input, eagerly, without gradients."""
         self._start()
-        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        self._running = True
+        devices = {branch.device for branch in self._branches if branch.device.type == "cuda"}
         with ExitStack() as during:
+            during.callback(setattr, self, "_running", False)
             during.callback(self._counting.close)
             during.enter_context(torch.no_grad())
             during.enter_context(torch.random.fork_rng(devices=devices))
             if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
                 during.enter_context(torch.compiler.set_stance("force_eager"))
-            # The class's own forward: without the hooks on the model that called this.
-            model.forward(*args, **kwargs)
+            forward(*args, **kwargs)
         self._judge()
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or self.done:
+        if torch.compiler.is_compiling() or self.done or self._running:
             return
         if has_compiled_parts(model):
-            self.run(model, args, kwargs)
+            # Not model(…): its hooks (FSDP gathers weights in one) have run or are about to.
+            self.run(model.forward, args, kwargs)
         else:
             self._start()
 
     def _after(self, model: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or self.done:
+        if torch.compiler.is_compiling() or self.done or self._running:
             return
         self._counting.close()
         self._judge()
