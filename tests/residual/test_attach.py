@@ -95,19 +95,41 @@ def test_alpha_is_rebound_when_the_model_moves(net) -> None:
     assert net.layers[0].mix.out.residual_alpha.item() == pytest.approx(0.6)
 
 
-def test_a_deepcopy_keeps_its_alpha_and_lives_on_its_own(net, x) -> None:
+def test_a_deepcopy_is_warmed_up_along_and_can_be_set_free(net, x) -> None:
+    """As an average of the weights needs it, which is copied at the start of training."""
     warmup = attach(net)
     warmup.at(5)
-    expected = net(x)
     twin = copy.deepcopy(net)
-    warmup.at(9)
-    assert torch.equal(twin(x), expected)
-    assert not torch.equal(net(x), expected)
+    for step in (9, 40, 20):
+        warmup.at(step)
+        assert torch.equal(twin(x), net(x))
     with pytest.raises(ValueError, match="remove_scaling"):
         attach(twin)
     assert remove_scaling(twin) == 8
     attach(twin).at(9)
+    assert not torch.equal(twin(x), net(x))
+    warmup.at(9)
     assert torch.equal(twin(x), net(x))
+
+
+def test_a_copy_follows_when_the_original_moves_is_detached_or_folded(net, x) -> None:
+    early = copy.deepcopy(net)
+    warmup = attach(net)
+    twin = copy.deepcopy(net)
+    net.to("meta")  # the original goes to another device, its copy stays
+    net.to_empty(device="cpu")
+    net.load_state_dict(early.state_dict())
+    warmup.at(7)
+    expected = net(x)
+    torch.testing.assert_close(twin(x), expected)
+    warmup.fold_()
+    torch.testing.assert_close(twin(x), expected)
+    torch.testing.assert_close(net(x), expected)
+    other = attach(early)
+    twin = copy.deepcopy(early)
+    with pytest.warns(UserWarning, match="before every α is 1"):
+        other.detach()
+    assert torch.equal(twin(x), early(x))
 
 
 def test_a_whole_model_can_be_pickled(net, x, tmp_path) -> None:
@@ -122,11 +144,12 @@ def test_a_whole_model_can_be_pickled(net, x, tmp_path) -> None:
 
 
 def test_a_deepcopy_before_the_first_forward_proves_itself_too(net, x) -> None:
-    warmup = attach(net)
+    attach(net)
     twin = copy.deepcopy(net)
-    assert torch.equal(twin(x), net(x))
-    warmup.at(50)
-    assert torch.equal(twin(x), twin.stem(x))
+    twin.layers[2].mix.forward = lambda x: x * 0
+    with pytest.raises(BranchError, match="layers.2.mix.out ran 0 times"):
+        twin(x)
+    net(x)
 
 
 def test_changing_alpha_between_forward_and_backward_is_an_error(net, x) -> None:
@@ -138,21 +161,20 @@ def test_changing_alpha_between_forward_and_backward_is_an_error(net, x) -> None
         loss.backward()
 
 
-def test_eager_scaling_goes_when_warmup_has_finished_and_returns_with_an_earlier_step(
-    net, x
-) -> None:
-    expected = reference(net, x, [1, 1, 2 / 3, 0.5])
+def test_in_eager_mode_a_layer_is_multiplied_only_while_its_alpha_is_not_1(net, x) -> None:
+    plain = copy.deepcopy(net)
     warmup = attach(net)
-    scaled = lambda: sum(isinstance(m, _Scaled) for m in net.modules())  # noqa: E731
-    net(x)
-    warmup.at(39)
-    assert scaled() == 8
-    warmup.at(40)
-    assert warmup.finished
-    assert scaled() == 0
-    assert not any("residual_alpha" in m.__dict__ for m in net.modules())
+    scaled = lambda: [isinstance(block.mix.out, _Scaled) for block in net.layers]  # noqa: E731
     warmup.at(20)
-    torch.testing.assert_close(net(x), expected)
+    assert scaled() == [True] * 4  # not before the proof
+    net(x)
+    for step in (0, 9, 10, 20, 25, 39, 40, 15, 40):
+        warmup.at(step)
+        assert scaled() == [step < 10 * l for l in (1, 2, 3, 4)]
+        alphas = [min(step / (10 * l), 1.0) for l in (1, 2, 3, 4)]
+        torch.testing.assert_close(net(x), reference(plain, x, alphas))
+    assert warmup.finished
+    assert not any("residual_alpha" in m.__dict__ for m in net.modules())
 
 
 class TestProof:
@@ -350,9 +372,9 @@ class TestPatterns:
     def test_an_unknown_model_gets_its_blocks_and_a_suggestion(self, net) -> None:
         with pytest.raises(ValueError, match=r"known for Net.*layers\.0…3 \(Block\)"):
             gu.attach(net, gu.depth.linear(T=1))
-        model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), num_layers=3)
-        with pytest.raises(ValueError, match=r"branches=\['layers\.\{l\}\.self_attn\.out_proj'"):
-            gu.attach(model, gu.depth.linear(T=1))
+        net.layers[0].fc2 = nn.Linear(8, 8)
+        with pytest.raises(ValueError, match=r"branches=\['layers\.\{l\}\.fc2'\]"):
+            gu.attach(net, gu.depth.linear(T=1))
 
     @pytest.mark.parametrize(
         ("branches", "message"),

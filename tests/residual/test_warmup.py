@@ -123,10 +123,10 @@ def test_state_dict_round_trip_and_its_refusals() -> None:
     other.load_state_dict(state)
     assert other.updates == 13
     assert net.layers[1].mix.out.residual_alpha.item() == pytest.approx(13 / 20)
-    with pytest.raises(ValueError, match="depth=12 .* 4 layers"):
-        other.load_state_dict(state | {"depth": 12})
+    with pytest.raises(ValueError, match=r"depths=\[12\] .* \[4\] layers"):
+        other.load_state_dict(state | {"depths": [12]})
     with pytest.raises(ValueError, match="lacks step"):
-        other.load_state_dict({"schedule": "", "depth": 4})
+        other.load_state_dict({"schedule": "", "depths": [4]})
     with pytest.warns(UserWarning, match="goes on with"):
         other.load_state_dict(state | {"schedule": gu.depth.equal(T=4).to_json()})
 

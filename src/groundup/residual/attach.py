@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from groundup._check import count
 from groundup.residual import scale
-from groundup.residual.branches import find_branches
+from groundup.residual.branches import Branch, find_branches
+from groundup.residual.names import unwrap
+from groundup.residual.numbering import number
+from groundup.residual.trained import looks_trained
 from groundup.residual.warmup import Warmup
 from groundup.schedules import DepthSchedule
 
@@ -19,22 +22,29 @@ def attach(
     *,
     branches: Sequence[str] | None = None,
     depth: int | None = None,
+    layers: Collection[int] | None = None,
+    stacks: str = "each",
 ) -> Warmup:
     """Multiply the residual branches of `model` by α(l, step) (ProRes, arXiv:2603.05369).
 
     Parameter names stay the stock ones. α is exact under ``.to(torch.bfloat16)``, after
-    construction on the meta device, after a move, after loading. A ``deepcopy`` of the model keeps
-    the α it was copied with: attach to an average of the weights (EMA) on its own, after
-    `groundup.residual.remove_scaling`, or it stays at the α of its beginning.
+    construction on the meta device, after a move, after loading. A ``deepcopy`` of the model shares
+    its α, so that an average of the weights (EMA) is warmed up along with it.
 
     Args:
-        model: any module; `groundup.model.Transformer` names its own branches.
+        model: a model of transformers, timm, torch.nn, torchtitan or nanoGPT that the table
+            `groundup.residual.architectures` knows, `groundup.model.Transformer`, or any other
+            with `branches`. It may be compiled, sharded or wrapped (DDP, FSDP2, PEFT) already.
         schedule: one of `groundup.depth`.
         branches: for any other model, the modules that end its residual branches (the last
             operation before the addition), by name with ``{l}`` for the layer:
-            ``["layers.{l}.attn.wo", "layers.{l}.mlp.w2"]``.
+            ``["layers.{l}.attn.wo", "layers.{l}.mlp.w2"]``. Each text before ``{l}`` is a stack.
         depth: the number of layers L of the whole model, where `model` is only a part of it (a
             pipeline stage). Default: the highest layer number in the names, plus one.
+        layers: only these layers (numbers as in the modules' names, from 0), counted l = 1, 2, …
+            among themselves: those that were added to a trained model. Default: all.
+        stacks: in a model with several stacks (encoder and decoder) ``"each"`` counts the layers
+            of every stack from 1, ``"through"`` goes on counting from one stack to the next.
 
     Example:
         >>> warmup = groundup.attach(model, groundup.depth.linear(T=1000))  # doctest: +SKIP
@@ -42,22 +52,37 @@ def attach(
 
     Raises:
         ValueError: if the model is unknown and no branches are given, a pattern matches nothing or
-            unequally over the layers, depth is below the number of layers found, or the model is
-            attached already.
+            unequally over the layers, depth is below the number of layers found, layers names one
+            that is not there, or the model is attached already.
+
+    Warns:
+        UserWarning: if the schedule starts at 0 and the weights are trained ones, whose layers it
+            would silence.
     """
     if not isinstance(schedule, DepthSchedule):
         raise ValueError(
             f"schedule={schedule!r} is not valid: make one with groundup.depth, such as "
             "groundup.depth.linear(T=1000)"
         )
-    found = find_branches(model, branches)
+    model = unwrap(model)
+    found, numbering = number(find_branches(model, branches), depth, layers, stacks)
     if taken := [branch.name for branch in found if scale.alpha_of(branch.module) is not None]:
         raise ValueError(
             f"{taken[0]} is scaled already: detach() its Warmup first (for a deepcopy of an "
             "attached model: groundup.residual.remove_scaling(model))"
         )
-    layers = found[-1].layer + 1
-    depth = layers if depth is None else count("depth", depth)
-    if depth < layers:
-        raise ValueError(f"depth={depth} is not valid: the model has a layer number {layers}")
-    return Warmup(model, schedule, depth, found)
+    warmup = Warmup(model, schedule, found, numbering)
+    if layers is None:  # who chooses layers knows which are new
+        _warn_of_trained(model, found, warmup)
+    return warmup
+
+
+def _warn_of_trained(model: nn.Module, branches: Sequence[Branch], warmup: Warmup) -> None:
+    if not warmup.alphas().all() and looks_trained(branches):
+        warnings.warn(
+            f"the weights of this {type(model).__name__} look trained, and {warmup.schedule.name} "
+            "starts at α = 0, which silences its layers. To resume, load the optimizer it was "
+            "trained with or say warmup.at(step); to fine-tune, leave warmup off; for layers that "
+            "were added, say layers=[…]",
+            stacklevel=3,
+        )

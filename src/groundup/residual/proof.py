@@ -7,6 +7,7 @@ go unscaled, one that is called twice would be scaled twice. Both are errors tha
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,20 +25,25 @@ class BranchError(RuntimeError):
     """A branch was not scaled exactly once in a forward."""
 
 
+_ATTEMPTS = 3  # forwards in which a layer may stay out (layer drop, one of two towers)
+
+
 class Proof:
     """Counts how often each branch runs in the next forward of `model`, then takes itself off.
 
-    Compiled parts do not call Python. Where the model has some, the forward is run once before,
-    eagerly and without gradients. A forward that is itself being traced by `torch.compile` is left
-    alone: a model that is compiled as a whole is proven by `Warmup.check`.
+    A branch whose layer did not run either is looked for again in the next forwards. Compiled parts
+    do not call Python: where the model has some, the forward is run once before, eagerly and
+    without gradients. A forward that is itself being traced by `torch.compile` is left alone: a
+    model that is compiled as a whole is proven by `Warmup.check`.
     """
 
     def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
         self.done = False
         self._running = False
-        self._branches = list(branches)
+        self._open = list(branches)
+        self._attempts = 0
         self._traced = traced
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[int] = Counter()
         self._counting = ExitStack()
         self._armed = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -57,7 +63,7 @@ class Proof:
         """Prove it now: `forward` on this input, eagerly, without gradients."""
         self._start()
         self._running = True
-        devices = {branch.device for branch in self._branches if branch.device.type == "cuda"}
+        devices = {branch.device for branch in self._open if branch.device.type == "cuda"}
         with ExitStack() as during:
             during.callback(setattr, self, "_running", False)
             during.callback(self._counting.close)
@@ -87,16 +93,19 @@ class Proof:
         """Count from here; a forward that raised may have left its own counting behind."""
         self._counting.close()
         self._counts.clear()
-        for branch in self._branches:
-            handle = branch.module.register_forward_hook(partial(self._count, branch.name))
+        modules = {id(m): m for branch in self._open for m in (branch.module, branch.block)}
+        for key, module in modules.items():
+            handle = module.register_forward_hook(partial(self._count, key))
             self._counting.callback(handle.remove)
 
-    def _count(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._counts[name] += 1
+    def _count(self, key: int, module: nn.Module, args: Any, output: Any) -> None:
+        self._counts[key] += 1
 
     def _judge(self) -> None:
-        counts = [(branch.name, self._counts[branch.name]) for branch in self._branches]
-        if wrong := [(name, n) for name, n in counts if n != 1]:
+        times = [(branch, self._counts[id(branch.module)]) for branch in self._open]
+        # Not run: its layer stood aside as a whole, or it is a branch that may.
+        aside = [b for b, n in times if n == 0 and (b.end.optional or not self._layer_ran(b))]
+        if wrong := [(b.name, n) for b, n in times if n != 1 and b not in aside]:
             told = ", ".join(f"{name} ran {n} times" for name, n in wrong[:6])
             more = f" (and {len(wrong) - 6} more)" if len(wrong) > 6 else ""
             raise BranchError(
@@ -104,10 +113,23 @@ class Proof:
                 f"{told}{more}. A fused path may bypass the module, or it serves several "
                 "layers: attach to the module that ends the branch with branches=[…]"
             )
+        self._attempts += 1
+        self._open = [branch for branch in aside if not branch.end.optional]
+        if self._open and self._attempts < _ATTEMPTS:
+            return
+        if self._open:
+            warnings.warn(
+                f"in {self._attempts} forwards these layers did not run, so it is not proven that "
+                f"their branches are scaled: {', '.join(b.name for b in self._open[:6])}",
+                stacklevel=2,
+            )
         self.done = True
         # A removed hook recompiles; where something was traced, these stay and do nothing.
         if not self._traced.seen:
             self.cancel()
+
+    def _layer_ran(self, branch: Branch) -> bool:
+        return branch.block is branch.module or self._counts[id(branch.block)] > 0
 
 
 def has_compiled_parts(model: nn.Module) -> bool:

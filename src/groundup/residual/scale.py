@@ -12,7 +12,9 @@ and what the module prints stay the same.
 
 from __future__ import annotations
 
+import copy
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch import nn
 
 _ALPHA = "residual_alpha"
 _TRACED = "residual_traced"
+_HELD = "residual_held"
 
 
 class Traced:
@@ -33,6 +36,14 @@ class _Scaled:
 
     base: type[nn.Module]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy is scaled by the same tensor: an average of the weights is warmed up along."""
+        twin = memo[id(self)] = _restore(self.base)
+        for name, value in self.__dict__.items():
+            shared = name in (_ALPHA, _TRACED)
+            twin.__dict__[name] = value if shared else copy.deepcopy(value, memo)
+        return twin
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made here, so that pickle does not find it by its name.
         return _restore, (self.base,), self.__dict__
@@ -42,7 +53,8 @@ def install(module: nn.Module, alpha: torch.Tensor, traced: Traced) -> None:
     """Scale the outputs of `module` by `alpha`."""
     bind(module, alpha)
     setattr(module, _TRACED, traced)
-    module.__class__ = _scaled(type(module))
+    if not isinstance(module, _Scaled):
+        module.__class__ = _scaled(type(module))
 
 
 def bind(module: nn.Module, alpha: torch.Tensor) -> None:
@@ -61,9 +73,16 @@ def stock_class(module: nn.Module) -> type[nn.Module]:
 
 
 def remove(module: nn.Module) -> bool:
-    """Take the scaling off `module`; whether there was one."""
+    """Take the scaling off `module`; whether there was one.
+
+    A class that another library has derived from the scaled one (FSDP2, applied to this very
+    module) is left as it is, with an α of 1.
+    """
     if not isinstance(module, _Scaled):
         return False
+    if type(module) is not _SUBCLASSES[module.base]:
+        bind(module, torch.ones_like(module.__dict__[_ALPHA]))
+        return True
     module.__class__ = module.base  # type: ignore[assignment]
     module.__dict__.pop(_ALPHA, None)
     module.__dict__.pop(_TRACED, None)
@@ -73,9 +92,26 @@ def remove(module: nn.Module) -> bool:
 def remove_scaling(model: nn.Module) -> int:
     """Take every scaling off a deepcopy of an attached model, whose `Warmup` is elsewhere.
 
+    Such a copy shares the α of the original; without it, it can be attached to on its own.
     Returns the number of branches that were scaled. Their α counts as 1 from here on.
     """
+    for module in model.modules():
+        release(module)
     return sum(remove(module) for module in list(model.modules()))
+
+
+def hold(module: nn.Module, attributes: Mapping[str, Any]) -> None:
+    """Keep attributes of `module` at these values until `release`."""
+    if _HELD not in module.__dict__:
+        setattr(module, _HELD, {name: getattr(module, name) for name in attributes})
+    for name, value in attributes.items():
+        setattr(module, name, value)
+
+
+def release(module: nn.Module) -> None:
+    """Give what was held its own values back."""
+    for name, value in module.__dict__.pop(_HELD, {}).items():
+        setattr(module, name, value)
 
 
 def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
@@ -90,8 +126,9 @@ def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     assert isinstance(alpha, torch.Tensor)
     if torch.compiler.is_compiling():
         module.residual_traced.seen = True  # type: ignore[union-attr]
-    # The model was moved since α was last written: right at once, re-bound at the next write.
-    if alpha.device != output.device:
+    # A 0-dim tensor on the CPU multiplies one of any device (weights that are offloaded). Another
+    # device: the model was moved since α was last written; right at once, re-bound at the next.
+    if alpha.device != output.device and alpha.device.type != "cpu":
         alpha = alpha.to(output.device)
     return output * alpha
 
