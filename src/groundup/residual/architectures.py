@@ -31,14 +31,11 @@ class End:
             be there. Empty: the module's own parameters.
         optional: the module may be absent, or not run in a forward in which its layer does (cross
             attention without an encoder).
-        offset: what the module adds to its parameter before it multiplies by it: 1 for norms that
-            multiply by 1 + w, which folding then has to make α·(w + 1) − 1.
     """
 
     path: str
     fold: tuple[str, ...] = ()
     optional: bool = False
-    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,15 +100,8 @@ _TRANSFORMERS: dict[str, Layer] = {
     ),
     # A norm after the projection sets the branch's size again: it is the end.
     **_rows(
-        _layer(
-            End("post_attention_layernorm", offset=1.0),
-            End("post_feedforward_layernorm", offset=1.0),
-        ),
-        "Gemma2DecoderLayer Gemma3DecoderLayer",
-    ),
-    **_rows(
         _layer("post_attention_layernorm", "post_feedforward_layernorm"),
-        "Olmo2DecoderLayer Olmo3DecoderLayer",
+        "Gemma2DecoderLayer Gemma3DecoderLayer Olmo2DecoderLayer Olmo3DecoderLayer",
     ),
     "Glm4DecoderLayer": _layer("post_self_attn_layernorm", "post_mlp_layernorm"),
     **_rows(

@@ -39,7 +39,7 @@ class Proof:
 
     def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
         self.done = False
-        self._running = False
+        self._running = self._watching = False
         self._open = list(branches)
         self._attempts = 0
         self._traced = traced
@@ -82,10 +82,12 @@ class Proof:
             self.run(model.forward, args, kwargs)
         else:
             self._start()
+            self._watching = True
 
     def _after(self, model: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or self.done or self._running:
+        if torch.compiler.is_compiling() or self.done or not self._watching:
             return
+        self._watching = False
         self._counting.close()
         self._judge()
 
