@@ -180,6 +180,8 @@ def test_fold_is_refused_where_it_would_be_wrong() -> None:
     warmup = gu.attach(net, gu.depth.linear(T=3), branches=["layers.{l}.mlp.1"])
     with pytest.raises(ValueError, match="a GELU with no parameters is not known"):
         warmup.fold_()
+    warmup.at(12)
+    assert torch.equal(warmup.folded_state_dict()["stem.weight"], net.stem.weight)
     shared = Net()
     for block in shared.layers:
         block.mix.out.weight = shared.layers[0].mix.out.weight

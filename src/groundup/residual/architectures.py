@@ -195,7 +195,7 @@ def layer_of(module: nn.Module) -> Layer | None:
         row = _row(cls.__module__, cls.__name__)
         if row is not None:
             # FSDP2 makes a subclass without a forward; a forward of its own is somebody's variant.
-            return row if type(module).forward is cls.forward else None
+            return row if type(module).forward is getattr(cls, "forward", None) else None
     return None
 
 

@@ -59,7 +59,7 @@ class _Fold:
     rule: Rule
 
     def __call__(self, value: Tensor) -> Tensor:
-        return value if self.alpha == 1.0 else self.rule(value, self.alpha)
+        return self.rule(value, self.alpha)
 
 
 def fold_into(model: nn.Module, branches: Sequence[Branch], alphas: Sequence[float]) -> None:
@@ -97,6 +97,8 @@ def _folds(
     """What α is multiplied into; ValueError where that would be wrong."""
     users = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     for branch, alpha in zip(branches, alphas, strict=True):
+        if alpha == 1.0:
+            continue  # also where nothing could be folded
         for name, parameter, rule in _parameters(branch):
             if users[id(parameter)] > 1:
                 raise ValueError(

@@ -53,13 +53,15 @@ class Following:
         self._optimizer = optimizer
         self._updated = updated
         self._first_update = False
+        old = bool(optimizer.state) or any(GROUP_KEY in group for group in optimizer.param_groups)
+        step = self.read() if old else None
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
             optimizer.register_load_state_dict_post_hook(lambda _: loaded(self.read())),
         ]
-        if optimizer.state or any(GROUP_KEY in group for group in optimizer.param_groups):
-            loaded(self.read())
+        if old:
+            loaded(step)
 
     def read(self) -> int | None:
         """The count in the parameter groups; None where it is in none of them."""
