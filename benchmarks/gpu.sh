@@ -1,48 +1,102 @@
 #!/usr/bin/env bash
 # Everything that is to be measured on a GPU, each part under ten minutes. Needs a Python with torch
-# (CUDA) and the packages of groundup[train,dev]:
+# (CUDA); what else a part needs and does not find, it says, and is left out.
 #
 #     PYTHON=python3 RESULTS=benchmarks/results/gpu benchmarks/gpu.sh [part …]
 #
-# Parts: tests (what the CPU cannot show), cost (of residual warmup), demo (the quickstart on the GPU),
-# resume (killed and gone on with, to the bit, train.deterministic).
+# Parts: tests     what the CPU cannot show (needs pytest, hypothesis)
+#        overhead  cost of residual warmup at 130M, ours and the stock Llama (transformers), bf16
+#        ways      other ways to scale a branch, at 130M and 1.3B
+#        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
+#        resume    killed and gone on with, to the bit, train.deterministic (the same)
+# Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results/gpu}
-export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+SKIPPED=77
 mkdir -p "$RESULTS"
-failed=""
 
-part_tests() { "$PYTHON" -m pytest tests/residual tests/model tests/schedules; }
+# The modules among the arguments that are not there.
+missing() {
+    "$PYTHON" -c 'import importlib.util as u, sys
+print(*(name for name in sys.argv[1:] if not u.find_spec(name)))' "$@"
+}
 
-part_cost() {
-    "$PYTHON" benchmarks/cost_of_warmup.py --preset 130M --vocab-size 32000 --batch 32 --length 1024 \
-        --rounds 10 --steps 5 --out "$RESULTS/cost_of_warmup_130M.json"
+needs() {
+    local absent
+    absent=$(missing "$@")
+    [ -z "$absent" ] || { echo "left out: not installed here: $absent"; return $SKIPPED; }
+}
+
+# No part may take more than ten minutes.
+limited() { timeout --signal=INT --kill-after=10 580 "$@"; }
+
+part_tests() {
+    needs pytest hypothesis || return
+    limited "$PYTHON" -m pytest -p no:cacheprovider tests/residual tests/model tests/schedules
+}
+
+part_overhead() {
+    local models="ours hf"
+    [ -z "$(missing transformers)" ] || { echo "without the stock Llama: no transformers"; models=ours; }
+    # shellcheck disable=SC2086
+    limited "$PYTHON" benchmarks/overhead.py --device cuda --model $models --size 130M:32x1024 \
+        --layers 12 --precision 0.2 --seconds 75 --out "$RESULTS/overhead_130M.json"
+}
+
+part_ways() {
+    limited "$PYTHON" benchmarks/overhead.py --ways --device cuda --size 130M:32x1024 1.3B:8x2048 \
+        --precision 0.2 --seconds 60 --out "$RESULTS/ways.json"
 }
 
 part_demo() {
-    "$PYTHON" -m groundup compare quickstart --train.precision bf16 --train.compile True \
-        --out runs/gpu-quickstart | tee "$RESULTS/quickstart.txt"
+    needs tyro tomli_w rich tokenizers matplotlib || return
+    rm -rf runs/gpu-quickstart
+    limited "$PYTHON" -m groundup compare quickstart --train.precision bf16 --train.compile True \
+        --out runs/gpu-quickstart
 }
 
 part_resume() {
+    needs tyro tomli_w rich tokenizers matplotlib || return
     local run="$PYTHON -m groundup train quickstart --steps 60 --train.checkpoint-every 7"
     local flags="--train.deterministic True --train.precision bf16 --train.compile True"
     rm -rf runs/gpu-resume-*
-    $run $flags --out runs/gpu-resume-whole || return 1
+    limited $run $flags --out runs/gpu-resume-whole || return 1
     $run $flags --out runs/gpu-resume-killed & local pid=$!
-    until [ "$(wc -l <runs/gpu-resume-killed/metrics.jsonl 2>/dev/null || echo 0)" -ge 25 ]; do
+    until [ "$(wc -l 2>/dev/null <runs/gpu-resume-killed/metrics.jsonl || echo 0)" -ge 25 ]; do
+        kill -0 $pid 2>/dev/null || { echo "ended before it could be killed"; return 1; }
         sleep 0.1
     done
     kill -KILL $pid; wait $pid
-    $run $flags --out runs/gpu-resume-killed || return 1
-    cmp runs/gpu-resume-{whole,killed}/metrics.jsonl
+    limited $run $flags --out runs/gpu-resume-killed || return 1
+    cmp runs/gpu-resume-{whole,killed}/metrics.jsonl && echo "the same to the bit"
 }
 
-[ $# -gt 0 ] || set -- tests cost demo resume
+everything() {
+    local part code began failed="" skipped=""
+    "$PYTHON" -c 'import sys, torch
+print("Python", sys.version.split()[0], "torch", torch.__version__, "CUDA", torch.version.cuda)
+if not torch.cuda.is_available(): sys.exit("torch sees no CUDA device here: nothing to measure")
+print(torch.cuda.get_device_name())' || return 2
+    for part in "$@"; do
+        echo "===== begin $part ($(date -u +%H:%M:%S))"
+        began=$SECONDS
+        "part_$part"
+        code=$?
+        case $code in
+            0) echo "===== end $part: done, $((SECONDS - began)) s" ;;
+            "$SKIPPED") echo "===== end $part: left out"; skipped="$skipped $part" ;;
+            *) echo "===== end $part: FAILED with $code, $((SECONDS - began)) s"; failed="$failed $part" ;;
+        esac
+    done
+    echo "failed:${failed:- none}; left out:${skipped:- none}"
+    [ -z "$failed" ]
+}
+
+[ $# -gt 0 ] || set -- tests overhead ways demo resume
 for part in "$@"; do
-    echo "== $part"
-    "part_$part" || failed="$failed $part"
+    [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done
-[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
+everything "$@" 2>&1 | tee -a "$RESULTS/log.txt"

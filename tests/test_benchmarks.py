@@ -1,0 +1,62 @@
+"""The benchmarks run and say what they measured. How long anything takes is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "benchmarks" / "overhead.py"
+
+
+def run(*flags: str) -> str:
+    command = [sys.executable, str(PROGRAM), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_overhead_reports_every_state(tmp_path: Path) -> None:
+    out = tmp_path / "overhead.json"
+    said = run("--quick", "--device", "cpu", "--out", str(out))
+    arms = ("without", "control", "warming", "half", "finished")
+    assert [line.split()[0] for line in said.splitlines() if line.startswith("  ")][1:] == list(
+        arms
+    )
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["hardware"]
+    assert found["setting"]["threads"] == "1"
+    (result,) = found["results"]
+    assert set(result["arms"]) == set(arms)
+    assert set(result["arms"]["warming"]["ratio"]) == {"cpu", "wall"}
+    assert result["seconds_per_step"]["cpu"] > 0
+
+
+def test_warmup_keeps_no_activation_more(tmp_path: Path) -> None:
+    out = tmp_path / "overhead.json"
+    run("--quick", "--device", "cpu", "--states", "warming", "--out", str(out))
+    arms = json.loads(out.read_text(encoding="utf-8"))["results"][0]["arms"]
+    kept = {name: arm["kept_for_backward_bytes"] for name, arm in arms.items()}
+    assert kept["without"] == kept["control"]
+    assert 0 <= kept["warming"] - kept["without"] <= 4 * 2  # α of two layers
+
+
+def test_ways_compute_the_same_and_are_all_listed(tmp_path: Path) -> None:
+    out = tmp_path / "ways.json"
+    said = run("--ways", "--quick", "--device", "cpu", "--out", str(out))
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert all(not branch["refused"] for branch in result["branches"].values())
+    for way in ("output × α", "weight × α", "product's own factor", "addcmul with the addition"):
+        assert way in said
+        assert way in result["share_of_step"]
+
+
+@pytest.mark.parametrize("flags", [["--size", "huge:8x128"], ["--size", "tiny"]])
+def test_a_size_that_does_not_exist_is_refused(flags: list[str]) -> None:
+    command = [sys.executable, str(PROGRAM), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "--size" in done.stderr
