@@ -59,8 +59,10 @@ class Branch:
     @property
     def replaced_by(self) -> nn.Module | None:
         """What stands in the module's place by now (an adapter around it), if anything does."""
-        now = inside_wrappers(self.parent._modules.get(self.name.rpartition(".")[2]))
-        return None if now is self.module else now
+        now = self.parent._modules.get(self.name.rpartition(".")[2])
+        if now is self.module or inside_wrappers(now) is self.module:
+            return None
+        return now
 
 
 def find_branches(model: nn.Module, patterns: Sequence[str] | None) -> list[Branch]:

@@ -37,10 +37,11 @@ class Scaling:
         self._branches = list(zip(branches, places, strict=True))
         self._values = list(values)
         self._tensors: dict[torch.device, Tensors] = {}
+        self._devices = [branch.device for branch in branches]
         rows = [(module, layer_of(module)) for module in model.modules()]
         self._held = [(module, row.hold) for module, row in rows if row is not None and row.hold]
-        for branch, place in self._branches:
-            self._bind(branch, self._tensor(place, branch.device), new=True)
+        for (branch, place), device in zip(self._branches, self._devices, strict=True):
+            self._bind(branch, self._tensor(place, device), new=True)
         self._scaled = [True] * len(self._branches)
         self._hold()
 
@@ -72,11 +73,14 @@ class Scaling:
             RuntimeError: if somebody took the scaling off, or put another module in a branch's
                 place.
         """
+        # A model moves as a whole: its ends tell. A layer that moved alone is right all the same.
+        if any(self._branches[end][0].device != self._devices[end] for end in (0, -1)):
+            self._devices = [branch.device for branch, _ in self._branches]
         for number, (branch, place) in enumerate(self._branches):
             was = self._scaled[number]
             wanted = self._values[place] != 1.0 or (was and not spare)
             if wanted:
-                self._bind(branch, self._tensor(place, branch.device), new=not was)
+                self._bind(branch, self._tensor(place, self._devices[number]), new=not was)
             elif was:
                 scale.remove(branch.module)
             self._scaled[number] = wanted

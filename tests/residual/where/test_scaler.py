@@ -21,6 +21,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("unscaled", [False, True], ids=["step", "unscale, clip, step"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_skipped_update_is_not_counted(name: str, unscaled: bool) -> None:
