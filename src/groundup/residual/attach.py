@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Sequence
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from groundup.residual import scale
 from groundup.residual.branches import Branch, find_branches
@@ -71,14 +72,21 @@ def attach(
             f"{taken[0]} is scaled already: detach() its Warmup first (for a deepcopy of an "
             "attached model: groundup.residual.remove_scaling(model))"
         )
+    for branch in found:
+        if isinstance(branch.module, LazyModuleMixin):  # becomes another class when it has run
+            raise ValueError(
+                f"{branch.name} is a {type(branch.module).__name__}, which has no weights yet: run "
+                "the model once, then attach"
+            )
     warmup = Warmup(model, schedule, found, numbering)
-    if layers is None:  # who chooses layers knows which are new
+    silent = any(0.0 in schedule(0, depth) for depth in numbering.depths)
+    if silent and layers is None:  # who chooses layers knows which are new
         _warn_of_trained(model, found, warmup)
     return warmup
 
 
 def _warn_of_trained(model: nn.Module, branches: Sequence[Branch], warmup: Warmup) -> None:
-    if not warmup.alphas().all() and looks_trained(branches):
+    if looks_trained(branches):
         warnings.warn(
             f"the weights of this {type(model).__name__} look trained, and {warmup.schedule.name} "
             "starts at α = 0, which silences its layers. To resume, load the optimizer it was "

@@ -64,6 +64,15 @@ class Branch:
             return None
         return now
 
+    def require_in_place(self) -> None:
+        """RuntimeError if something stands in the module's place by now."""
+        if (other := self.replaced_by) is not None:
+            raise RuntimeError(
+                f"{self.name} was replaced by a {type(other).__name__} after attach, so that its "
+                "branch is not scaled as a whole: attach after adapters are added and modules "
+                "are converted"
+            )
+
 
 def find_branches(model: nn.Module, patterns: Sequence[str] | None) -> list[Branch]:
     """The branches of `model`, stack by stack in the order of its modules, layer by layer.

@@ -81,10 +81,14 @@ def folded(model: nn.Module, branches: Sequence[Branch], alphas: Sequence[float]
         for prefix, module in model.named_modules()
         for name, factor in getattr(module, "stock_multipliers", dict)().items()
     }
-    live = dict(model.named_parameters(remove_duplicate=False))
+    # Wrappers take their prefix out of a state dict's names, but not out of all parameters' names.
+    live = {
+        stock_name(name): parameter
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
     state: dict[str, Any] = {}
     for name, value in model.state_dict().items():
-        if fold := folds.get(id(live.get(name))):
+        if fold := folds.get(id(live.get(stock_name(name)))):
             value = fold(value)
         factor = by_name.get(stock_name(name), 1.0)
         state[stock_name(name)] = value if factor == 1.0 else value * factor

@@ -53,11 +53,14 @@ class Following:
         self._optimizer = optimizer
         self._updated = updated
         self._first_update = False
-        old = bool(optimizer.state) or any(GROUP_KEY in group for group in optimizer.param_groups)
+        old = _has_updated(optimizer) or any(GROUP_KEY in group for group in optimizer.param_groups)
         step = self.read() if old else None
+        # Of a compiled optimizer.step() nothing of this is to be compiled (and compiled anew).
+        # Making an optimizer has imported torch._dynamo, so that this costs nothing.
+        before, after = (torch.compiler.disable(hook) for hook in (self._before, self._after))
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
             optimizer.register_load_state_dict_post_hook(lambda _: loaded(self.read())),
         ]
         if old:
@@ -92,6 +95,11 @@ class Following:
         # and gradients 0.
         if not (self._first_update and _moves_nothing(optimizer)):
             self._updated()
+
+
+def _has_updated(optimizer: Optimizer) -> bool:
+    """Whether it has state of earlier updates; Adagrad has one from the start, with a step of 0."""
+    return any(bool(state.get("step", 1) != 0) for state in optimizer.state.values())
 
 
 def _moves_nothing(optimizer: Optimizer) -> bool:

@@ -95,6 +95,8 @@ class Proof:
         """Count from here; a forward that raised may have left its own counting behind."""
         self._counting.close()
         self._counts.clear()
+        for branch in self._open:
+            branch.require_in_place()
         modules = {id(m): m for branch in self._open for m in (branch.module, branch.block)}
         for key, module in modules.items():
             handle = module.register_forward_hook(partial(self._count, key))

@@ -38,7 +38,8 @@ class _Scaled:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy is scaled by the same tensor: an average of the weights is warmed up along."""
-        twin = memo[id(self)] = _restore(self.base)
+        # Its class, not the scaled one of `base`: a parametrization derives another from that.
+        twin = memo[id(self)] = object.__new__(type(self))
         for name, value in self.__dict__.items():
             shared = name in (_ALPHA, _TRACED)
             twin.__dict__[name] = value if shared else copy.deepcopy(value, memo)
@@ -46,7 +47,7 @@ class _Scaled:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made here, so that pickle does not find it by its name.
-        return _restore, (self.base,), self.__dict__
+        return _restore, (self.base,), self.__getstate__()
 
 
 def install(module: nn.Module, alpha: torch.Tensor, traced: Traced) -> None:
@@ -64,7 +65,7 @@ def bind(module: nn.Module, alpha: torch.Tensor) -> None:
 
 def alpha_of(module: nn.Module) -> torch.Tensor | None:
     """The α that scales this module's output, if one does."""
-    return module.__dict__.get(_ALPHA)
+    return module.__dict__.get(_ALPHA) if isinstance(module, _Scaled) else None
 
 
 def stock_class(module: nn.Module) -> type[nn.Module]:
@@ -76,16 +77,14 @@ def remove(module: nn.Module) -> bool:
     """Take the scaling off `module`; whether there was one.
 
     A class that another library has derived from the scaled one (FSDP2, applied to this very
-    module) is left as it is, with an α of 1.
+    module) is left as it is: without an α it multiplies by nothing.
     """
-    if not isinstance(module, _Scaled):
+    if alpha_of(module) is None:
         return False
-    if type(module) is not _SUBCLASSES[module.base]:
-        bind(module, torch.ones_like(module.__dict__[_ALPHA]))
-        return True
-    module.__class__ = module.base  # type: ignore[assignment]
-    module.__dict__.pop(_ALPHA, None)
-    module.__dict__.pop(_TRACED, None)
+    assert isinstance(module, _Scaled)
+    if type(module) is _SUBCLASSES[module.base]:
+        module.__class__ = module.base  # type: ignore[assignment]
+    del module.__dict__[_ALPHA], module.__dict__[_TRACED]
     return True
 
 
@@ -114,6 +113,11 @@ def release(module: nn.Module) -> None:
         setattr(module, name, value)
 
 
+def capturing() -> bool:
+    """Whether a CUDA graph is being captured."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     """α times the output of the branch, in the output's dtype."""
     if not isinstance(output, torch.Tensor):
@@ -122,14 +126,22 @@ def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
             f"{type(module).__name__} returns a {type(output).__name__}: name a module inside it "
             "in branches=[…]"
         )
+    if _ALPHA not in module.__dict__:  # taken off, but of a derived class
+        return output
     alpha = module.residual_alpha
     assert isinstance(alpha, torch.Tensor)
     if torch.compiler.is_compiling():
         module.residual_traced.seen = True  # type: ignore[union-attr]
     # A 0-dim tensor on the CPU multiplies one of any device (weights that are offloaded). Another
     # device: the model was moved since α was last written; right at once, re-bound at the next.
-    if alpha.device != output.device and alpha.device.type != "cpu":
-        alpha = alpha.to(output.device)
+    if alpha.device != output.device:
+        if alpha.device.type != "cpu":
+            alpha = alpha.to(output.device)
+        elif not torch.compiler.is_compiling() and capturing():
+            raise RuntimeError(
+                "α is still on the CPU, so that a CUDA graph would hold its value and not read it: "
+                "the model was moved after attach. Say warmup.at(step) before capturing"
+            )
     return output * alpha
 
 

@@ -98,12 +98,7 @@ class Scaling:
             scale.hold(module, attributes) if any(self._scaled) else scale.release(module)
 
     def _bind(self, branch: Branch, alpha: Tensor, new: bool) -> None:
-        if (other := branch.replaced_by) is not None:
-            raise RuntimeError(
-                f"{branch.name} was replaced by a {type(other).__name__} after attach, so that its "
-                "branch is not scaled as a whole: attach after adapters are added and modules "
-                "are converted"
-            )
+        branch.require_in_place()
         bound = scale.alpha_of(branch.module)
         if new:
             scale.install(branch.module, alpha, self.traced)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from groundup.residual.branches import Branch
 
@@ -16,7 +17,10 @@ def looks_trained(branches: Sequence[Branch]) -> bool:
     Every library starts the weights of a norm at one value (1, or 0 where 1 + w is what counts).
     A model without such norms, or on the meta device, cannot be told and counts as untrained.
     """
-    return any(bool((weight != weight[0]).any()) for weight in _norm_weights(branches[0].block))
+    try:
+        return any(bool((weight != weight[0]).any()) for weight in _norm_weights(branches[0].block))
+    except DataDependentOutputException:  # fake tensors have no values
+        return False
 
 
 def _norm_weights(block: nn.Module) -> Iterator[Tensor]:

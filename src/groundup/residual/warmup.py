@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from groundup._check import count
-from groundup.residual import fold
+from groundup.residual import fold, scale
 from groundup.residual.branches import Branch
 from groundup.residual.following import GROUP_KEY, Following, innermost
 from groundup.residual.numbering import Numbering
@@ -83,8 +83,15 @@ class Warmup:
             RuntimeError: after detach() or fold_(); if a branch is no longer what was attached to.
         """
         self._require_attached()
+        step = count("step", step, least=0)
+        if scale.capturing():
+            raise RuntimeError(
+                "α cannot be written while a CUDA graph is captured: every replay would write it "
+                "again. Capture forward and backward, and leave optimizer.step() or "
+                "warmup.at(step) outside, between the replays"
+            )
         self._reminder.cancel()
-        self._step = count("step", step, least=0)
+        self._step = step
         if self._following is not None:
             self._following.write(self._step)
         self._values = self._schedule_at(self._step)

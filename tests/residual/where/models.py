@@ -1,8 +1,9 @@
-"""Little models, and the same models with α written out by hand: what every test here compares with."""
+"""Little models, and the same with α written out by hand: what the tests here compare with."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Sequence
 
 import torch
@@ -52,7 +53,7 @@ def hook_by_hand(model: nn.Module, values: Sequence[float]) -> nn.Module:
 
 
 def llama(layers: int = 3, **config) -> nn.Module:
-    import tests.torchvision_shim  # noqa: F401
+    importlib.import_module("tests.torchvision_shim")  # before transformers
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""PEFT: a branch that ends in an adapted module is scaled with its adapter, or attach is refused."""
+"""PEFT: a branch that ends in an adapted module is scaled with its adapter, or that is refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LAYERS = 3
 STEPS = (0, 1, 3, 5, T * LAYERS)
 
 KINDS = {
-    "LoRA": dict(target_modules=["q_proj", "o_proj", "down_proj"]),
-    "LoRA on q and v only": dict(target_modules=["q_proj", "v_proj"]),
-    "LoRA on one of the two ends": dict(target_modules=["o_proj"]),
-    "LoRA on everything": dict(target_modules="all-linear"),
-    "DoRA": dict(target_modules=["o_proj", "down_proj"], use_dora=True),
-    "modules to save": dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
-    "an end to save": dict(target_modules=["q_proj"], modules_to_save=["down_proj"]),
+    "LoRA": {"target_modules": ["q_proj", "o_proj", "down_proj"]},
+    "LoRA on q and v only": {"target_modules": ["q_proj", "v_proj"]},
+    "LoRA on one of the two ends": {"target_modules": ["o_proj"]},
+    "LoRA on everything": {"target_modules": "all-linear"},
+    "DoRA": {"target_modules": ["o_proj", "down_proj"], "use_dora": True},
+    "modules to save": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "an end to save": {"target_modules": ["q_proj"], "modules_to_save": ["down_proj"]},
 }
 
 
@@ -135,7 +135,7 @@ def test_merging_during_the_warmup_is_said_at_the_next_update() -> None:
 
 
 def test_merging_in_place_keeps_the_scaling() -> None:
-    """`merge_adapter` adds the adapter to the base's weights and leaves the modules where they are."""
+    """`merge_adapter` adds the adapter to the base's weights and leaves the modules in place."""
     model = adapted(llama(LAYERS), "LoRA")
     warmup = gu.attach(model, gu.depth.linear(T=T))
     warmup.at(3)

@@ -80,9 +80,7 @@ class TestCheckpoint:
         plain = copy.deepcopy(model)
         for block in model.layers:
             whole = block.mix.forward
-            block.mix.forward = lambda x, whole=whole: checkpoint(
-                whole, x, use_reentrant=reentrant
-            )
+            block.mix.forward = lambda x, whole=whole: checkpoint(whole, x, use_reentrant=reentrant)
         warmup = attach(model)
         assert_gradients(model, warmup, plain, model)
 

@@ -193,6 +193,9 @@ class TestNeverAGraphOfAnotherScaling:
         call = compiled(model, how, backend)
         warmup.at(3)
         call(x)
+        stock = net(seed=1)
+        stock.load_state_dict(warmup.folded_state_dict())
+        torch.testing.assert_close(stock(x), reference(plain, x, alphas(3)))
         warmup.fold_()
         torch.testing.assert_close(call(x), reference(plain, x, alphas(3)))
 
@@ -207,6 +210,34 @@ class TestNeverAGraphOfAnotherScaling:
         for step in (5, 6, 1, FINISHED + 1, 0):
             warmup.at(step)
             torch.testing.assert_close(call(x), reference(plain, x, alphas(step)))
+
+
+def test_of_a_compiled_optimizer_step_only_the_update_is_compiled() -> None:
+    """And not the bookkeeping in the optimizer's hooks, which would be compiled again and again."""
+    graphs = []
+    for followed in (False, True):
+        torch._dynamo.reset()
+        backend = Counting()
+        model = net()
+        plain = copy.deepcopy(model)
+        warmup = attach(model)
+        # A rate that is no tensor is a constant of the graph: not what is tested here.
+        optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.01))
+        if followed:
+            warmup.follow(optimizer)
+        update = torch.compile(optimizer.step, backend=backend)
+        for step in range(FINISHED + 2):
+            warmup.at(step) if not followed else None
+            plain.load_state_dict(model.state_dict())
+            assert warmup.updates == step
+            out = model(inputs())
+            torch.testing.assert_close(out, reference(plain, inputs(), alphas(step)))
+            out.square().mean().backward()
+            update()
+            optimizer.zero_grad()
+        graphs.append(backend.graphs)
+    # One more: the step in the parameter groups, at first a constant of the graph, then a variable.
+    assert graphs[1] <= graphs[0] + 1
 
 
 def test_a_compiled_function_around_the_model_that_ran_before_attach(backend: Counting) -> None:
