@@ -343,9 +343,6 @@ def test_activation_checkpointing(tmp_path: Path) -> None:
     assert losses(run) == by_hand(13)
 
 
-@pytest.mark.xfail(
-    reason="tracing a branch has a side effect, which breaks the graph", strict=False
-)
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_compiled_activation_checkpointing_is_one_graph(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"gradient_checkpointing": True} | COMPILE

@@ -373,7 +373,8 @@ class TestPatterns:
         with pytest.raises(ValueError, match=r"known for Net.*layers\.0…3 \(Block\)"):
             gu.attach(net, gu.depth.linear(T=1))
         net.layers[0].fc2 = nn.Linear(8, 8)
-        with pytest.raises(ValueError, match=r"branches=\['layers\.\{l\}\.fc2'\]"):
+        ends = r"\['layers\.\{l\}\.mix\.out', 'layers\.\{l\}\.fc2'\]"
+        with pytest.raises(ValueError, match=f"Perhaps branches={ends}$"):
             gu.attach(net, gu.depth.linear(T=1))
 
     @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_alpha_of_a_branch_without_parameters_lives_where_its_layer_does(net) ->
 def test_repr_says_what_it_is(net) -> None:
     warmup = attach(net)
     warmup.at(5)
-    text = "<Warmup linear on Net: 8 branches, 4 layers, step 5, α 0.125 to 0.5>"
+    text = "<Warmup linear on Net: 8 branches, 4 layers, step 5 of 40, α 0.125 to 0.5>"
     assert repr(warmup) == text
 
 

@@ -243,7 +243,7 @@ class TestOptimizers:
     class Wrapped(torch.optim.Optimizer):
         """As Accelerate's and Lightning's: an optimizer that holds one."""
 
-        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        def __init__(self, optimizer: object) -> None:
             self.optimizer = optimizer
 
         def step(self, closure=None) -> None:
@@ -262,5 +262,23 @@ class TestOptimizers:
 
     def test_what_is_no_torch_optimizer_is_refused(self) -> None:
         warmup = gu.attach(Net(), gu.depth.linear(T=10), branches=PATTERNS)
-        with pytest.raises(ValueError, match=r"needs a torch\.optim\.Optimizer"):
-            warmup.follow(object())
+        for optimizer in (object(), self.Wrapped(object())):  # the second as DeepSpeed's
+            with pytest.raises(ValueError, match=r"needs a torch\.optim\.Optimizer"):
+                warmup.follow(optimizer)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loop_that_calls_a_part_of_the_model_is_proven_and_reminded(compiled: bool) -> None:
+    outer = nn.Module()
+    outer.net = Net()  # and outer has no forward
+    if compiled:
+        outer.net.layers[0].compile(backend="eager")
+    warmup = gu.attach(
+        outer, gu.depth.linear(T=10), branches=[f"net.{pattern}" for pattern in PATTERNS]
+    )
+    outer.net(X)
+    assert warmup._proof.done
+    for _ in range(198):
+        outer.net(X)
+    with pytest.warns(UserWarning, match="200 training forwards"):
+        outer.net(X)

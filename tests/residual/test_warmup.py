@@ -104,7 +104,7 @@ def test_counting_by_hand() -> None:
     assert warmup.updates == 4
     with pytest.raises(RuntimeError, match="followed optimizer counts"):
         warmup.step()
-    with pytest.raises(RuntimeError, match="followed already"):
+    with pytest.raises(RuntimeError, match="followed already: unfollow"):
         warmup.follow(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
 
 
@@ -173,6 +173,25 @@ def test_fold_is_refused_while_an_optimizer_is_followed() -> None:
     with pytest.raises(RuntimeError, match="followed optimizer"):
         warmup.fold_()
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_unfollowing_leaves_the_step_and_the_optimizer_clean() -> None:
+    net, warmup = made()
+    first, second = (torch.optim.SGD(net.parameters(), lr=0.1) for _ in range(2))
+    warmup.follow(first)
+    train(net, first, 3)
+    warmup.unfollow()
+    assert "residual_warmup_step" not in first.param_groups[0]
+    train(net, first, 1)
+    assert warmup.updates == 3
+    warmup.follow(second)
+    train(net, second, 2)
+    assert warmup.updates == 5
+    assert second.param_groups[0]["residual_warmup_step"] == 5
+    warmup.unfollow()
+    expected = net(X)
+    warmup.fold_()
+    torch.testing.assert_close(net(X), expected)
 
 
 def test_fold_is_refused_where_it_would_be_wrong() -> None:

@@ -51,13 +51,6 @@ class Attaching:
         warmup.at(step)
         return warmup
 
-    def again(self, model: nn.Module, warmup: Warmup) -> Warmup:
-        """A new `Warmup` in the place of one whose optimizer is not used any more."""
-        step = warmup.updates
-        with warnings.catch_warnings(action="ignore"):  # that it is taken off in mid-warmup
-            warmup.detach()
-        return self.trained(model, warmup.schedule, step)
-
     def _chosen(self, model: nn.Module, steps: Callable[[], int]) -> DepthSchedule:
         if isinstance(self._schedule, DepthSchedule):
             return self._schedule

@@ -69,7 +69,7 @@ class ResidualWarmup(Callback):
             )
             self._module = pl_module
         else:  # a second fit(), which makes new optimizers
-            self.warmup = self._attaching.again(pl_module, self.warmup)
+            self.warmup.unfollow()
         self._apply_restored()
         self.warmup.follow(trainer.optimizers[self._which])
 

@@ -78,7 +78,7 @@ class ResidualWarmup(TrainerCallback):
             # count the updates that a gradient scaler skipped. It says so when it is followed.
             self.warmup = self._attaching.resumed(model, lambda: state.max_steps, state.global_step)
         elif optimizer is not self._optimizer:
-            self.warmup = self._attaching.again(model, self.warmup)
+            self.warmup.unfollow()
         self._model = model
         if optimizer is not self._optimizer:
             self._optimizer = optimizer

@@ -60,6 +60,9 @@ def attach(
         UserWarning: if the schedule starts at 0 and the weights are trained ones, whose layers it
             would silence.
     """
+    if not isinstance(model, nn.Module):
+        swapped = " (model comes first, then schedule)" if isinstance(schedule, nn.Module) else ""
+        raise ValueError(f"model of type {type(model).__name__} is no torch.nn.Module{swapped}")
     if not isinstance(schedule, DepthSchedule):
         raise ValueError(
             f"schedule={schedule!r} is not valid: make one with groundup.depth, such as "

@@ -93,6 +93,7 @@ def find_branches(model: nn.Module, patterns: Sequence[str] | None) -> list[Bran
             f"no residual branches are known for {type(model).__name__}: say which modules end "
             f"them with branches=[…]. {suggestion(model)}"
         )
+    _refuse_nested(found)
     stacks = list(dict.fromkeys(branch.stack for branch in found))
     return sorted(found, key=lambda branch: (stacks.index(branch.stack), branch.layer))
 
@@ -139,8 +140,11 @@ def _own_patterns(model: nn.Module) -> Sequence[str] | None:
 
 
 def _by_patterns(model: nn.Module, patterns: Sequence[str]) -> list[Branch]:
-    if isinstance(patterns, str) or not patterns:
-        raise ValueError(f"branches={patterns!r} is not valid: give a list of patterns")
+    if isinstance(patterns, str) or not patterns or not all(isinstance(p, str) for p in patterns):
+        raise ValueError(
+            f"branches={patterns!r} is not valid: give a list of patterns, names of modules with "
+            "{l} for the layer"
+        )
     found: list[Branch] = []
     for pattern in patterns:
         branches = list(_by_pattern(model, pattern))
@@ -187,6 +191,19 @@ def _by_pattern(model: nn.Module, pattern: str) -> Iterator[Branch]:
             before.removesuffix("."), match.number, match.name, match.module, match.parent,
             modules[block], match.anchor, End(pattern),
         )  # fmt: skip
+
+
+def _refuse_nested(found: list[Branch]) -> None:
+    """What stands inside another branch's end would be scaled twice."""
+    names = {branch.name for branch in found}
+    for branch in found:
+        outer = branch.name
+        while outer := outer.rpartition(".")[0]:
+            if outer in names:
+                raise ValueError(
+                    f"branches: {branch.name} is inside {outer}, which is scaled as well: its "
+                    "output would be multiplied twice; name one of them"
+                )
 
 
 def _refuse_gaps(found: list[Branch]) -> None:

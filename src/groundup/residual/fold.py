@@ -117,7 +117,8 @@ def _parameters(branch: Branch) -> Iterator[tuple[str, nn.Parameter, Rule]]:
         for path in branch.end.fold
         if (target := _inside(branch.block, path.split("."))) is not None
     ]
-    for target in targets or [branch.module]:
+    end = branch.module
+    for target in targets or [end.out_proj if isinstance(end, nn.MultiheadAttention) else end]:
         if isinstance(target, nn.Parameter):
             yield "parameter", target, _times  # the table says that the branch is linear in it
             continue

@@ -24,12 +24,13 @@ def innermost(optimizer: Any) -> Optimizer:
         ValueError: if there is none.
     """
     found = optimizer
-    while isinstance(inner := getattr(found, "optimizer", None), Optimizer):
+    while (inner := getattr(found, "optimizer", None)) is not None:
         found = inner
     if not isinstance(found, Optimizer):
         raise ValueError(
-            f"optimizer={optimizer!r} is not valid: follow() needs a torch.optim.Optimizer. With "
-            "any other, say warmup.step() after each update, or warmup.at(updates)"
+            f"optimizer of type {type(optimizer).__name__} is not valid: follow() needs a "
+            "torch.optim.Optimizer. With any other, say warmup.step() after each update, or "
+            "warmup.at(updates)"
         )
     return found
 

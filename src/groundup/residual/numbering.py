@@ -68,6 +68,8 @@ def number(
 
 
 def _chosen(branches: Sequence[Branch], layers: Collection[int], partial: bool) -> list[Branch]:
+    if not isinstance(layers, Collection) or isinstance(layers, str):
+        raise ValueError(f"layers={layers!r} is not valid: give a list of layer numbers")
     there = {branch.layer for branch in branches}
     for layer in layers:
         count("layers", layer, least=0)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.residual.branches import Branch
 from groundup.residual.scale import Traced
@@ -25,6 +25,12 @@ class BranchError(RuntimeError):
     """A branch was not scaled exactly once in a forward."""
 
 
+_ADVICE = {
+    False: "A fused path bypasses the module, which reads its weights alone: name one that is "
+    "called, the module around it or after it, with branches=[…]",
+    True: "Layers that share their weights cannot be told apart; where the whole model runs more "
+    "than once in a forward (two inputs, one encoder), attach to the part that does",
+}
 _ATTEMPTS = 3  # forwards in which a layer may stay out (layer drop, one of two towers)
 
 
@@ -39,8 +45,9 @@ class Proof:
 
     def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
         self.done = False
+        self._model = model
         self._running = self._watching = False
-        self._open = list(branches)
+        self._branches = self._open = list(branches)
         self._attempts = 0
         self._traced = traced
         self._counts: Counter[int] = Counter()
@@ -60,19 +67,27 @@ class Proof:
     def run(
         self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Prove it now: `forward` on this input, eagerly, without gradients."""
+        """Prove it now: `forward` on this input, eagerly, without gradients. Random state and
+        buffers (running statistics) are afterwards what they were."""
         self._start()
+        buffers = [(b, b.clone()) for b in self._model.buffers() if not b.is_meta]
         self._running = True
         devices = {branch.device for branch in self._open if branch.device.type == "cuda"}
         with ExitStack() as during:
             during.callback(setattr, self, "_running", False)
             during.callback(self._counting.close)
             during.enter_context(torch.no_grad())
+            during.callback(_restore, buffers)
             during.enter_context(torch.random.fork_rng(devices=devices))
             if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
                 during.enter_context(torch.compiler.set_stance("force_eager"))
             forward(*args, **kwargs)
         self._judge()
+
+    @property
+    def unseen(self) -> list[str]:
+        """Branches that have not run yet, in any forward that was counted."""
+        return [] if self.done else [branch.name for branch in self._open]
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or self.done or self._running:
@@ -97,7 +112,7 @@ class Proof:
         self._counts.clear()
         for branch in self._open:
             branch.require_in_place()
-        modules = {id(m): m for branch in self._open for m in (branch.module, branch.block)}
+        modules = {id(m): m for b in self._branches for m in (b.module, b.block)}
         for key, module in modules.items():
             handle = module.register_forward_hook(partial(self._count, key))
             self._counting.callback(handle.remove)
@@ -114,8 +129,7 @@ class Proof:
             more = f" (and {len(wrong) - 6} more)" if len(wrong) > 6 else ""
             raise BranchError(
                 "each scaled branch must run exactly once per forward, but "
-                f"{told}{more}. A fused path may bypass the module, or it serves several "
-                "layers: attach to the module that ends the branch with branches=[…]"
+                f"{told}{more}. {_ADVICE[wrong[0][1] > 0]}"
             )
         self._attempts += 1
         self._open = [branch for branch in aside if not branch.end.optional]
@@ -133,16 +147,46 @@ class Proof:
             self.cancel()
 
     def _layer_ran(self, branch: Branch) -> bool:
-        return branch.block is branch.module or self._counts[id(branch.block)] > 0
+        """Whether it was called, or another branch in it (of a layer that is a mere container)."""
+        others = (b for b in self._branches if b.block is branch.block)
+        return branch.block is branch.module or any(
+            self._counts[id(module)] for b in others for module in (b.block, b.module)
+        )
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, value in buffers:
+        if not torch.equal(buffer, value):
+            buffer.copy_(value)
+
+
+def called_around(model: nn.Module, branches: Sequence[Branch]) -> nn.Module:
+    """The innermost module around all layers that has a forward.
+
+    Not every loop calls the outermost: a LightningModule's training_step, or a loss that is
+    computed in chunks, calls a part of it.
+    """
+    layers = {branch.block for branch in branches}
+    called = around = model
+    while not is_compiled(around):
+        inner = next((m for m in around.children() if layers <= set(m.modules())), None)
+        if inner is None:
+            break
+        around = inner
+        if "forward" in around.__dict__ or type(around).forward is not nn.Module.forward:
+            called = around
+    return called
 
 
 def has_compiled_parts(model: nn.Module) -> bool:
     """Whether a module inside is compiled (`module.compile()` or `torch.compile(module)`)."""
+    return any(is_compiled(module) for module in model.modules())
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether it is compiled as a whole."""
     if "torch._dynamo" not in sys.modules:
         return False
     from torch._dynamo.eval_frame import OptimizedModule
 
-    return any(
-        module._compiled_call_impl is not None or isinstance(module, OptimizedModule)
-        for module in model.modules()
-    )
+    return module._compiled_call_impl is not None or isinstance(module, OptimizedModule)

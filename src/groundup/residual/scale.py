@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,9 +26,30 @@ _HELD = "residual_held"
 
 
 class Traced:
-    """Whether `torch.compile` has traced a branch of a model; shared by all its branches."""
+    """Whether `torch.compile` has traced a branch of a model; shared by all its branches.
 
-    seen = False
+    `note` is called while it traces, and nothing of it stays in the graph. An assignment would be a
+    side effect of the graph, which activation checkpointing refuses.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self.note = self._make_note()
+
+    def _make_note(self) -> Callable[[], None]:
+        def note() -> None:
+            self.seen = True
+
+        # torch.compiler.assume_constant_result(note), which would import the compiler.
+        note._dynamo_marked_constant = True  # type: ignore[attr-defined]
+        return note
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+        self.note = self._make_note()
 
 
 class _Scaled:
@@ -118,8 +139,14 @@ def capturing() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+def _times_alpha(module: nn.Module, output: Any) -> Any:
     """α times the output of the branch, in the output's dtype."""
+    if isinstance(module, nn.MultiheadAttention):  # the output, and the attention weights
+        return _times_alpha_itself(module, output[0]), *output[1:]
+    return _times_alpha_itself(module, output)
+
+
+def _times_alpha_itself(module: nn.Module, output: Any) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         raise TypeError(
             f"a residual branch must end in a module that returns a tensor; this "
@@ -131,7 +158,7 @@ def _times_alpha(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     alpha = module.residual_alpha
     assert isinstance(alpha, torch.Tensor)
     if torch.compiler.is_compiling():
-        module.residual_traced.seen = True  # type: ignore[union-attr]
+        module.residual_traced.note()  # type: ignore[union-attr, operator]
     # A 0-dim tensor on the CPU multiplies one of any device (weights that are offloaded). Another
     # device: the model was moved since α was last written; right at once, re-bound at the next.
     if alpha.device != output.device:
@@ -156,7 +183,7 @@ def _scaled(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _make_scaled(base: type[nn.Module]) -> type[nn.Module]:
-    def call(self: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return _times_alpha(self, base.__call__(self, *args, **kwargs))
 
     names: dict[str, Any] = {"base": base, "__call__": call, "__module__": base.__module__}

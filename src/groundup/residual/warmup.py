@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from groundup.residual import fold, scale
 from groundup.residual.branches import Branch
 from groundup.residual.following import GROUP_KEY, Following, innermost
 from groundup.residual.numbering import Numbering
-from groundup.residual.proof import Proof, has_compiled_parts
+from groundup.residual.proof import BranchError, Proof, called_around, has_compiled_parts
 from groundup.residual.reminder import Reminder
 from groundup.residual.scaling import Scaling
 from groundup.schedules import DepthSchedule
@@ -47,11 +48,14 @@ class Warmup:
         self._compiled = False
         self._following: Following | None = None
         self._scaling = Scaling(model, self._branches, numbering.places, self._values)
-        self._proof = Proof(model, self._branches, self._scaling.traced)
-        self._reminder = Reminder(model)
+        called = called_around(model, self._branches)
+        self._proof = Proof(called, self._branches, self._scaling.traced)
+        self._reminder = Reminder(called)
 
     def __repr__(self) -> str:
-        state = f"step {self._step}" if self._attached else "taken off"
+        end = self._end
+        state = f"step {self._step}" + (f" of {end:g}" if math.isfinite(end) else "")
+        state = state if self._attached else "taken off"
         return (
             f"<Warmup {self.schedule.name} on {type(self._model).__name__}: "
             f"{len(self._branches)} branches, {self.depth} layers, {state}, "
@@ -114,18 +118,25 @@ class Warmup:
         """
         self._require_attached()
         if self._following is not None:
-            raise RuntimeError("an optimizer is followed already; detach() first")
+            raise RuntimeError("an optimizer is followed already: unfollow() first")
         self._following = Following(innermost(optimizer), self._advance, self._loaded)
         self.at(self._step)
         return self
 
+    def unfollow(self) -> None:
+        """Follow no optimizer any more, and take the step out of its parameter groups: to follow
+        another one, or to fold. The step stays."""
+        if self._following is not None:
+            self._following.stop()
+            self._following = None
+
     def _loaded(self, step: int | None) -> None:
         if step is None:
             warnings.warn(
-                f"the optimizer's state carries no {GROUP_KEY} (it was saved without warmup, or "
-                "loaded into an optimizer that was not followed yet): residual warmup stays at "
-                f"step {self._step}; at(step) sets another",
-                stacklevel=5,
+                f"the optimizer carries no {GROUP_KEY} (its state was saved without warmup, or it "
+                "was at work when it was not followed yet): residual warmup stays at step "
+                f"{self._step}; at(step) sets another",
+                stacklevel=4,
             )
         self.at(self._step if step is None else step)
 
@@ -155,8 +166,7 @@ class Warmup:
     @property
     def finished(self) -> bool:
         """Whether every α is 1 and stays there."""
-        ends = (self.schedule.end(depth) for depth in self._numbering.depths)
-        return not self._attached or self._step >= max(ends)
+        return not self._attached or self._step >= self._end
 
     def alphas(self) -> torch.Tensor:
         """α of the layers 1…L now: a float32 tensor [L] on the CPU (a copy).
@@ -199,11 +209,20 @@ class Warmup:
         scaled exactly once. The first forward does the same; a model that is compiled as a whole,
         or a loop in which every step must be equal to the bit, calls this instead.
 
+        Args:
+            args, kwargs: what the model is called with. A single mapping, such as a batch of a
+                tokenizer, stands for keyword arguments.
+
         Raises:
             BranchError: naming the branches that did not run exactly once.
         """
         self._require_attached()
-        self._proof.run(self._model, args, kwargs)
+        if len(args) == 1 and isinstance(args[0], Mapping) and not kwargs:
+            self._proof.run(self._model, (), dict(args[0]))
+        else:
+            self._proof.run(self._model, args, kwargs)
+        if unseen := self._proof.unseen:
+            raise BranchError(f"these branches did not run: {', '.join(unseen)}")
         self._bind()
 
     # ------------------------------------------------------------------ the end
@@ -228,8 +247,8 @@ class Warmup:
         """
         if self._following is not None:
             raise RuntimeError(
-                "fold_() would change weights under a followed optimizer; use "
-                "folded_state_dict() for an export in mid-training"
+                "fold_() would change weights under a followed optimizer: use "
+                "folded_state_dict() for an export in mid-training, or unfollow() when it is over"
             )
         self._require_attached()
         fold.fold_into(self._model, self._branches, self._branch_alphas())
@@ -243,6 +262,10 @@ class Warmup:
         return fold.folded(self._model, self._branches, self._branch_alphas())
 
     # ------------------------------------------------------------------ inside
+
+    @property
+    def _end(self) -> float:
+        return max(self.schedule.end(depth) for depth in self._numbering.depths)
 
     def _schedule_at(self, step: int) -> list[float]:
         return [a for depth in self._numbering.depths for a in self.schedule(step, depth)]
@@ -265,9 +288,7 @@ class Warmup:
         self._proof.cancel()
         self._reminder.cancel()
         self._scaling.remove()
-        if self._following is not None:
-            self._following.stop()
-            self._following = None
+        self.unfollow()
         self._values, self._attached = [1.0] * self.depth, False
 
     def _has_compiled_parts(self) -> bool:
