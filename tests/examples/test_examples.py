@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Script → the libraries it needs, its arguments, and what its last line says.
 PROMISES = {
-    "plain_pytorch": ("", "--steps 10", r"saved plain_pytorch.pt; warmup finished: True"),
+    "plain_pytorch": ("", "--steps 10", r"warmup finished: True; a stock model"),
     "hf_trainer": (
         "transformers accelerate",
         "--steps 16",
