@@ -439,6 +439,11 @@ def test_repr_says_what_it_is(net) -> None:
     warmup.at(5)
     text = "<Warmup linear on Net: 8 branches, 4 layers, step 5 of 40, α 0.125 to 0.5>"
     assert repr(warmup) == text
+    warmup.at(40)
+    assert "step 40, finished, α 1 to 1" in repr(warmup)
+    warmup.detach()
+    assert "taken off" in repr(warmup)
+    assert "step 0, α 0.25 to 0.25" in repr(gu.attach(net, gu.depth.fix_L(), branches=PATTERNS))
 
 
 def test_both_branches_of_a_layer_share_one_tensor(net) -> None:

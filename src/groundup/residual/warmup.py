@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,9 +52,8 @@ class Warmup:
         self._reminder = Reminder(called)
 
     def __repr__(self) -> str:
-        end = self._end
-        state = f"step {self._step}" + (f" of {end:g}" if math.isfinite(end) else "")
-        state = state if self._attached else "taken off"
+        end = ", finished" if self.finished else f" of {self._end:g}".replace(" of inf", "")
+        state = f"step {self._step}{end}" if self._attached else "taken off"
         return (
             f"<Warmup {self.schedule.name} on {type(self._model).__name__}: "
             f"{len(self._branches)} branches, {self.depth} layers, {state}, "
