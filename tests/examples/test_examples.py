@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import runpy
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
 import tests.torchvision_shim  # noqa: F401
 
@@ -42,15 +40,6 @@ PROMISES = {
         r"difference [+-]\d+\.\d% ± \d+\.\d% \(standard error over the seeds\)",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several threads only wait for each other over matrices this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", PROMISES)

@@ -81,10 +81,7 @@ def test_check_is_not_content_with_layers_that_did_not_run() -> None:
 
 
 def test_a_model_that_runs_twice_is_told_to_attach_to_what_does() -> None:
-    outer = nn.Module()
-    outer.net, outer.other = Net(), nn.Linear(8, 8)
-    outer.head = nn.ModuleList([outer.net])  # around the layers once more, without a forward
-    net = outer.net
+    net = Net()
     net.forward = lambda x, forward=net.forward: forward(x) + forward(-x)
     gu.attach(net, LINEAR, branches=PATTERNS)
     with pytest.raises(BranchError, match=r"ran 2 times.*attach to the part that does"):

@@ -56,19 +56,12 @@ class Branch:
             return torch.device("cpu")
         return parameter.device
 
-    @property
-    def replaced_by(self) -> nn.Module | None:
-        """What stands in the module's place by now (an adapter around it), if anything does."""
-        now = self.parent._modules.get(self.name.rpartition(".")[2])
-        if now is self.module or inside_wrappers(now) is self.module:
-            return None
-        return now
-
     def require_in_place(self) -> None:
-        """RuntimeError if something stands in the module's place by now."""
-        if (other := self.replaced_by) is not None:
+        """RuntimeError if something else stands in the module's place by now (an adapter)."""
+        now = self.parent._modules.get(self.name.rpartition(".")[2])
+        if now is not self.module and inside_wrappers(now) is not self.module:
             raise RuntimeError(
-                f"{self.name} was replaced by a {type(other).__name__} after attach, so that its "
+                f"{self.name} was replaced by a {type(now).__name__} after attach, so that its "
                 "branch is not scaled as a whole: attach after adapters are added and modules "
                 "are converted"
             )

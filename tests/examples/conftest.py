@@ -1,0 +1,3 @@
+"""Tiny models: one thread."""
+
+from tests.one_thread import one_thread  # noqa: F401
