@@ -1,36 +1,101 @@
-"""How long a warmup lasts: in steps or as a fraction of the run, and how long is advisable."""
+"""How long a warmup lasts: in updates, in tokens, as a fraction of the run."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
+from decimal import Decimal
 
 from groundup._check import count, positive, within
 
-Length = int | float
+
+@dataclass(frozen=True)
+class Tokens:
+    """A length in tokens. It becomes updates where it is known how many tokens an update has.
+
+    >>> in_steps("length", Tokens(375e6), None, tokens_per_step=512 * 1024)
+    715
+    """
+
+    tokens: float
+
+    def __post_init__(self) -> None:
+        positive("tokens", self.tokens)
+
+    def __str__(self) -> str:
+        return f"{self.tokens:g} tokens"
+
+
+Length = int | float | Tokens
 """An int is a number of optimizer updates, a float in (0, 1] a fraction of the run."""
+
+_WRITTEN = re.compile(
+    r"([0-9][0-9_]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)\s*([kKMGBT]?)\s*(tokens|steps|%)"
+)
+_POWERS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "B": 9, "T": 12}
+
+
+def parse_length(field: str, text: str) -> Length:
+    """The length that a recipe writes as text: "375M tokens", "2k steps", "2%".
+
+    Raises:
+        ValueError: naming `field` if it is none of these, or not a valid length.
+    """
+    found = _WRITTEN.fullmatch(text.strip())
+    if found is None or (found[3] == "%" and found[2]):
+        raise ValueError(
+            f'{field}={text!r} is not valid: write it like "375M tokens", "2k steps" or "2%"'
+        )
+    # Decimal: 16.1k steps are 16100, where floats have 16100.000000000002.
+    number = Decimal(found[1].replace("_", "")).scaleb(_POWERS[found[2]])
+    if found[3] == "tokens":
+        return Tokens(positive(field, float(number)))
+    if found[3] == "%":
+        return check_length(field, float(number / 100))
+    if number != number.to_integral_value():
+        raise ValueError(f"{field}={text!r} is not valid: steps are whole")
+    return check_length(field, int(number))
 
 
 def check_length(field: str, length: Length) -> Length:
-    """`length` as it is if it is an int ≥ 1 or a float in (0, 1]; ValueError otherwise."""
+    """`length` if it is a whole number ≥ 1, a float in (0, 1] or `Tokens`, else ValueError."""
+    if isinstance(length, Tokens):
+        return length
     if isinstance(length, float) and not 0.0 < length <= 1.0:
         hint = f" (write {int(length)} for steps)" if length > 1 and length.is_integer() else ""
         raise ValueError(
             f"{field}={length!r} is not valid: a float is a fraction of the run, "
             f"above 0 and at most 1{hint}"
         )
-    if not isinstance(length, float):
-        count(field, length)
-    return length
+    return length if isinstance(length, float) else count(field, length)
 
 
-def in_steps(field: str, length: Length, steps: int | None) -> int:
-    """The number of updates that `length` stands for in a run of `steps` updates (at least 1)."""
+def in_steps(
+    field: str, length: Length, steps: int | None, tokens_per_step: int | None = None
+) -> int:
+    """The number of updates that `length` stands for (at least 1), in a run of `steps` updates of
+    `tokens_per_step` tokens.
+
+    Raises:
+        ValueError: if it is a fraction or in tokens and what that needs is not given.
+    """
+    return max(1, round(exact_steps(field, length, steps, tokens_per_step)))
+
+
+def exact_steps(
+    field: str, length: Length, steps: int | None, tokens_per_step: int | None = None
+) -> float:
+    """The same before it is rounded."""
+    if isinstance(length, Tokens):
+        if tokens_per_step is None:
+            raise ValueError(f"{field}={length} needs tokens_per_step, the tokens of an update")
+        return length.tokens / count("tokens_per_step", tokens_per_step)
     if not isinstance(length, float):
         return int(length)
     if steps is None:
         raise ValueError(f"{field}={length!r} is a fraction of the run: say how long the run is")
-    return max(1, round(length * steps))
+    return length * steps
 
 
 def total_length(
@@ -89,10 +154,17 @@ def suggest(depth: int, steps: int, decay: Length = 0.1) -> Suggestion:
         f"T = {T}: all {depth} layers are awake after {T * depth} of {steps} steps "
         f"({T * depth / steps:.0%}); arXiv:2603.05369, Table 6, is flat from 10% to 40%"
     )
-    if T * depth > before_decay:
-        warnings.warn(
-            f"residual warmup would last {T * depth} steps, but the rate decays from step "
-            f"{before_decay}: train longer, or use gu.depth.equal",
-            stacklevel=2,
-        )
+    if message := into_decay(T * depth, before_decay):
+        warnings.warn(message, stacklevel=2)
     return Suggestion(T, reason)
+
+
+def into_decay(end: float, decay: int) -> str | None:
+    """What to say of a residual warmup of `end` updates when the rate decays from update `decay`
+    on; None if it ends before."""
+    if end <= decay:
+        return None
+    return (
+        f"residual warmup would last {end:g} steps, but the rate decays from step {decay}: "
+        "train longer, or use gu.depth.equal"
+    )
