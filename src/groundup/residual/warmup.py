@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 from groundup._check import count
+from groundup._following import Following, innermost
 from groundup.residual import fold, scale
 from groundup.residual.branches import Branch
-from groundup.residual.following import GROUP_KEY, Following, innermost
 from groundup.residual.numbering import Numbering
 from groundup.residual.proof import BranchError, Proof, called_around, has_compiled_parts
 from groundup.residual.reminder import Reminder
 from groundup.residual.scaling import Scaling
 from groundup.schedules import DepthSchedule
+
+GROUP_KEY = "residual_warmup_step"
+"""Where the number of completed updates stands in each group of a followed optimizer."""
 
 _SILENCE = 3  # updates without a forward that was seen, before a word is said
 
@@ -117,7 +120,11 @@ class Warmup:
         self._require_attached()
         if self._following is not None:
             raise RuntimeError("an optimizer is followed already: unfollow() first")
-        self._following = Following(innermost(optimizer), self._advance, self._loaded)
+        found = innermost(
+            optimizer,
+            "With any other, say warmup.step() after each update, or warmup.at(updates)",
+        )
+        self._following = Following(found, GROUP_KEY, self._advance, self._loaded)
         self.at(self._step)
         return self
 

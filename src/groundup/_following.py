@@ -13,12 +13,12 @@ import torch
 
 Optimizer = torch.optim.Optimizer
 
-GROUP_KEY = "residual_warmup_step"
-"""Where the number of completed updates stands in each parameter group."""
 
-
-def innermost(optimizer: Any) -> Optimizer:
+def innermost(optimizer: Any, otherwise: str) -> Optimizer:
     """The torch optimizer inside what a trainer wraps around it (Accelerate, Lightning).
+
+    Args:
+        otherwise: how the error ends: what one does with any other optimizer.
 
     Raises:
         ValueError: if there is none.
@@ -28,9 +28,8 @@ def innermost(optimizer: Any) -> Optimizer:
         found = inner
     if not isinstance(found, Optimizer):
         raise ValueError(
-            f"optimizer of type {type(optimizer).__name__} is not valid: follow() needs a "
-            "torch.optim.Optimizer. With any other, say warmup.step() after each update, or "
-            "warmup.at(updates)"
+            f"optimizer of type {type(optimizer).__name__} is not valid: this needs a "
+            f"torch.optim.Optimizer. {otherwise}"
         )
     return found
 
@@ -40,6 +39,7 @@ class Following:
 
     Args:
         optimizer: followed until `stop`.
+        key: where the number of completed updates stands in each parameter group.
         updated: called after each update.
         loaded: called with the count after the optimizer's state was loaded, or with None where
             that carries none.
@@ -48,13 +48,15 @@ class Following:
     def __init__(
         self,
         optimizer: Optimizer,
+        key: str,
         updated: Callable[[], None],
         loaded: Callable[[int | None], None],
     ) -> None:
         self._optimizer = optimizer
+        self._key = key
         self._updated = updated
         self._first_update = False
-        old = _has_updated(optimizer) or any(GROUP_KEY in group for group in optimizer.param_groups)
+        old = has_updated(optimizer) or any(key in group for group in optimizer.param_groups)
         step = self.read() if old else None
         # Of a compiled optimizer.step() nothing of this is to be compiled (and compiled anew).
         # Making an optimizer has imported torch._dynamo, so that this costs nothing.
@@ -69,20 +71,20 @@ class Following:
 
     def read(self) -> int | None:
         """The count in the parameter groups; None where it is in none of them."""
-        steps = {g[GROUP_KEY] for g in self._optimizer.param_groups if GROUP_KEY in g}
+        steps = {g[self._key] for g in self._optimizer.param_groups if self._key in g}
         if len(steps) > 1:
-            raise ValueError(f"the optimizer's groups carry different {GROUP_KEY}: {sorted(steps)}")
+            raise ValueError(f"the optimizer's groups carry different {self._key}: {sorted(steps)}")
         return steps.pop() if steps else None
 
     def write(self, step: int) -> None:
         for group in self._optimizer.param_groups:
-            group[GROUP_KEY] = step
+            group[self._key] = step
 
     def stop(self) -> None:
         for hook in self._hooks:
             hook.remove()
         for group in self._optimizer.param_groups:
-            group.pop(GROUP_KEY, None)
+            group.pop(self._key, None)
 
     def _before(self, optimizer: Optimizer, *_: Any) -> None:
         self._first_update = not optimizer.state
@@ -98,7 +100,7 @@ class Following:
             self._updated()
 
 
-def _has_updated(optimizer: Optimizer) -> bool:
+def has_updated(optimizer: Optimizer) -> bool:
     """Whether it has state of earlier updates; Adagrad has one from the start, with a step of 0."""
     return any(bool(state.get("step", 1) != 0) for state in optimizer.state.values())
 
