@@ -93,7 +93,8 @@ def test_bad_flags_are_refused(arguments: list[str], message: str, capsys) -> No
     ],
 )
 def test_a_length_given_replaces_the_recipes(arguments: list[str], expected) -> None:
-    recipe, _, rest = recipe_named(["quickstart", *arguments])
+    named, rest = recipe_named(["quickstart", *arguments])
+    recipe = named.recipe
     recipe = dataclasses.replace(recipe, residual=ResidualConfig("linear", fraction=0.24))
     assert parse(Train(recipe), "train", rest).recipe.residual == expected
 

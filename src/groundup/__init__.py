@@ -13,25 +13,42 @@ from typing import TYPE_CHECKING, Any
 from groundup.schedules import depth, factor
 
 if TYPE_CHECKING:
-    from groundup import measure, model, residual
+    from groundup import measure, model, optim, residual
+    from groundup.optim import rate
     from groundup.residual import Warmup, attach
-    from groundup.schedules import suggest
+    from groundup.schedules import advise, suggest
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "measure", "model", "report", "residual", "schedules", "train")
+_MODULES = {
+    name: f"groundup.{name}"
+    for name in ("data", "measure", "model", "optim", "report", "residual", "schedules", "train")
+} | {"rate": "groundup.optim.rate"}
 _NAMES = {
     "Warmup": "groundup.residual",
+    "advise": "groundup.schedules",
     "attach": "groundup.residual",
     "suggest": "groundup.schedules",
 }
 
-__all__ = ["Warmup", "attach", "depth", "factor", "measure", "model", "residual", "suggest"]
+__all__ = [
+    "Warmup",
+    "advise",
+    "attach",
+    "depth",
+    "factor",
+    "measure",
+    "model",
+    "optim",
+    "rate",
+    "residual",
+    "suggest",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"groundup.{name}")
+        return importlib.import_module(_MODULES[name])
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'groundup' has no attribute {name!r}")

@@ -14,6 +14,8 @@ from groundup._check import unknown
 COMMANDS = {
     "compare": "train with and without residual warmup, side by side, and report",
     "train": "train one run; goes on by itself where it was stopped",
+    "sweep": "a grid of runs: variants and fields' values, each with each",
+    "schedule": "what the rate, the decay and α will do, before a run",
     "data": "prepare token files from text, or inspect them",
     "report": "one self-contained page from run folders",
 }

@@ -14,12 +14,12 @@ from rich.console import Console
 from groundup.cli import main
 from groundup.experiment import compare, plan
 from groundup.experiment.display import Display, awake
-from groundup.train import Recipe, toml
+from groundup.train import Recipe, recipe_file, toml
 from groundup.train.progress import Status
 
 
 def test_every_variant_with_every_seed(recipe: Recipe, tmp_path: Path) -> None:
-    runs = plan(toml.expand(recipe, []), [3, 4], tmp_path)
+    runs = plan(recipe_file.expand(recipe, []), [3, 4], tmp_path)
     assert [(r.variant, r.seed) for r in runs] == [
         ("baseline", 3), ("linear", 3), ("baseline", 4), ("linear", 4),
     ]  # fmt: skip
@@ -31,7 +31,7 @@ def test_nothing_to_compare_and_double_seeds_are_refused(recipe: Recipe, tmp_pat
     with pytest.raises(ValueError, match="nothing to compare"):
         plan({}, [0], tmp_path)
     with pytest.raises(ValueError, match="each seed once"):
-        plan(toml.expand(recipe, []), [1, 1], tmp_path)
+        plan(recipe_file.expand(recipe, []), [1, 1], tmp_path)
 
 
 def test_awake_has_one_character_a_layer() -> None:
@@ -40,7 +40,7 @@ def test_awake_has_one_character_a_layer() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_display_shows_progress_and_layers(recipe: Recipe, tmp_path: Path, terminal: bool) -> None:
-    runs = plan(toml.expand(recipe, []), [0], tmp_path)
+    runs = plan(recipe_file.expand(recipe, []), [0], tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120)
     with Display(runs, console) as display:
@@ -94,7 +94,7 @@ def test_one_run_after_another_with_the_same_weights_and_batches(
         {"name": "a", "residual": {"schedule": "none"}},
         {"name": "b", "residual": {"schedule": "equal", "total": 1e-9}},
     ]
-    runs = plan(toml.expand(short, tables), [0], tmp_path)
+    runs = plan(recipe_file.expand(short, tables), [0], tmp_path)
     compare(runs, lambda run: Display([run], Console(file=io.StringIO())).watch(run))
     losses = {
         run.variant: [json.loads(x)["loss"] for x in (run.folder / "metrics.jsonl").open()]

@@ -40,7 +40,7 @@ def plain_loop(recipe: Recipe) -> list[dict]:
         for end in (block.attention.branch.output, block.feed_forward.branch.down):
             end.register_forward_hook(lambda m, i, out, l=l: out * alpha[l])
     batches = Batches(tokens, recipe.data.length, recipe.train.batch, recipe.train.seed)
-    beta1, beta2 = recipe.optimizer.betas
+    beta1, beta2 = 0.9, 0.95
     state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters()]
     lines = []
     for t in range(recipe.train.steps):
@@ -149,7 +149,7 @@ def test_evaluation_is_weighted_by_tokens(recipe) -> None:
 
 def test_no_decay_on_norms_and_embeddings(recipe) -> None:
     model = build_model(replace(recipe.model, vocab_size=300), 0, torch.device("cpu"))
-    optimizer = build_optimizer(model, recipe.optimizer, 1e-3)
+    optimizer = build_optimizer(model, recipe)
     decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
     for name, parameter in model.named_parameters():
         bare = "norm" in name or "embedding" in name

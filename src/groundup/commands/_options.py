@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 import tyro
 
 from groundup.schedules import depth
-from groundup.train import toml
+from groundup.train import recipe_file
 from groundup.train.recipe import Recipe
-from groundup.train.toml import Change
+from groundup.train.recipe_file import RecipeFile
 
 # The recipe's fields without a prefix of their own: --train.steps, not --recipe.train.steps.
 RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
@@ -27,10 +27,8 @@ _LENGTHS = ("--residual.T", "--residual.total", "--residual.fraction")
 Options = TypeVar("Options")
 
 
-def recipe_named(
-    arguments: list[str], default: str | None = None
-) -> tuple[Recipe, list[Change], list[str]]:
-    """The recipe that the first argument names, its variants, and the other arguments.
+def recipe_named(arguments: list[str], default: str | None = None) -> tuple[RecipeFile, list[str]]:
+    """The recipe's file that the first argument names, and the other arguments.
 
     Raises:
         ValueError: if there is no such recipe, or none is named and there is no default.
@@ -41,8 +39,7 @@ def recipe_named(
         name, rest = default or "quickstart", arguments
     else:
         raise ValueError("say which recipe first: a .toml file, or the name of a shipped one")
-    recipe, changes = toml.read(toml.find(name))
-    return recipe, changes, rest
+    return recipe_file.read(recipe_file.find(name)), rest
 
 
 def parse(options: Options, usage: str, arguments: list[str]) -> Options:

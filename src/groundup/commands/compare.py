@@ -13,7 +13,7 @@ from groundup.experiment import compare, plan
 from groundup.experiment.display import Display
 from groundup.report import comparison, read_runs, write_report
 from groundup.report.words import headline
-from groundup.train import toml
+from groundup.train.recipe_file import expand
 from groundup.train.setup import pick_device
 
 
@@ -37,7 +37,10 @@ class Compare:
 
 
 def main(arguments: list[str]) -> int:
-    named, changes, rest = recipe_named(arguments, default="quickstart")
+    file, rest = recipe_named(arguments, default="quickstart")
+    named, changes = file.recipe, file.changes
+    if file.axes:
+        raise ValueError(f"this recipe has a [sweep] ({', '.join(file.axes)}): say groundup sweep")
     options = parse(Compare(named), "compare [RECIPE]", rest)
     recipe = options.recipe
     if recipe.variant:
@@ -52,7 +55,7 @@ def main(arguments: list[str]) -> int:
         )
     pick_device(recipe.train.device)
     out = options.out or Path("runs") / recipe.name
-    runs = plan(toml.expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
+    runs = plan(expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
     with show_progress() as progress:
         prepare(recipe.data, progress=progress)
     with Display(runs) as display:

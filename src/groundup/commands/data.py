@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
 def _prepare(arguments: list[str]) -> int:
     config = DataConfig()
     if arguments and not arguments[0].startswith("-"):
-        recipe, _, arguments = recipe_named(arguments)
-        config = recipe.data
+        named, arguments = recipe_named(arguments)
+        config = named.recipe.data
     config = parse(config, "data prepare [RECIPE]", arguments)
     with show_progress() as progress:
         prepared = prepare(config, progress=progress)

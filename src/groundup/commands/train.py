@@ -28,8 +28,8 @@ class Train:
 
 
 def main(arguments: list[str]) -> int:
-    recipe, _, rest = recipe_named(arguments)
-    options = parse(Train(recipe), "train RECIPE", rest)
+    named, rest = recipe_named(arguments)
+    options = parse(Train(named.recipe), "train RECIPE", rest)
     recipe = options.recipe
     recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
     pick_device(recipe.train.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from groundup.train import train
 from groundup.train.progress import Watcher
 from groundup.train.recipe import Recipe
-from groundup.train.toml import Variants
+from groundup.train.recipe_file import Variants
 
 
 @dataclass(frozen=True)

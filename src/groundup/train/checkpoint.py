@@ -24,15 +24,18 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 
+from groundup.train import plain_state
+
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
 _PREFIX = "step-"
+_STATE = "optimizer.state."
 # What DCP's metadata is made of; see torch.distributed.checkpoint.metadata.
 _ALLOWED = {
     "torch.distributed.checkpoint.metadata",
@@ -67,7 +70,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     with _one_process():
         writer = FileSystemWriter(building, sync_files=True)
         dcp.save(_tensors(model, optimizer), storage_writer=writer, no_dist=True)
-    text = json.dumps({"step": step, **state}, indent=1, sort_keys=True)
+    plain = plain_state.gather(model, optimizer)
+    text = json.dumps({"step": step, "optimizer": plain, **state}, indent=1, sort_keys=True)
     with open(building / "state.json", "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -97,7 +101,10 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     try:
         state = json.loads((place / "state.json").read_text(encoding="utf-8"))
         reader = _Reader(place)
-        reader.read_metadata()  # DCP itself would only say that there is none
+        # DCP itself would only say that there is none.
+        saved = reader.read_metadata().state_dict_metadata
+        if optimizer is not None:
+            tensors |= _not_yet_there(saved, tensors)
         with _one_process():
             dcp.load(tensors, storage_reader=reader, no_dist=True)
     except (Exception, CheckpointException) as error:  # the latter is no Exception
@@ -109,7 +116,23 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         for name in full:
             full[name] = tensors.get(f"optimizer.{name}", full[name])
         set_optimizer_state_dict(model, optimizer, full, options=_OPTIONS)
+        for name, parameter in model.named_parameters():
+            prefix = f"{_STATE}{name}."
+            own = {key: tensors[key] for key in tensors if key.startswith(prefix)}
+            for key, value in own.items():
+                optimizer.state[parameter].setdefault(key.removeprefix(prefix), value)
+        plain_state.restore(model, optimizer, state.pop("optimizer"))
     return state
+
+
+def _not_yet_there(saved: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    """Room for what the saved optimizer kept and a fresh one does not yet."""
+    return {
+        name: torch.empty(about.size, dtype=about.properties.dtype)
+        for name, about in saved.items()
+        if name.startswith(_STATE) and name not in tensors
+        if isinstance(about, TensorStorageMetadata)
+    }
 
 
 def _reason(error: BaseException) -> str:
@@ -128,7 +151,7 @@ def _way_on(folder: Path, step: int) -> str:
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-    """All tensors under flat names. Parameter groups hold no tensors: the recipe makes them."""
+    """All tensors under flat names; what else an optimizer keeps is in state.json."""
     found: dict[str, Any] = {f"model.{k}": v for k, v in model.state_dict().items()}
     if optimizer is not None:
         full = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)

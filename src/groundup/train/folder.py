@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup._atomic import atomic_write
-from groundup.train import toml
+from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
 # What may change between two starts of one run, since it does not change what is computed.
@@ -52,7 +52,7 @@ def refuse_another_run(folder: Path, recipe: Recipe) -> None:
     path = folder / "recipe.toml"
     if not path.exists():
         return
-    old, _ = toml.read(path)
+    old = recipe_file.read(path).recipe
     changed = toml.differences(old, recipe).items()
     if told := [
         f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed if name not in HARMLESS

@@ -10,104 +10,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from groundup._check import count, positive, within
+from groundup._check import count
 from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
-from groundup.schedules import DepthSchedule, Factor, depth, factor
-from groundup.schedules.length import Length, check_length
+from groundup.schedules import Factor
+from groundup.train.settings import OptimizerConfig, RateConfig, ResidualConfig
 
 # Names become folders.
 NAME = re.compile(r"\w[\w.-]*")
 NAME_RULE = "it must hold only letters, digits, '_', '-' and '.', and not begin with the last two"
-
-
-@dataclass(frozen=True)
-class ResidualConfig:
-    """Residual warmup: the schedule of α and its length, said in exactly one way."""
-
-    schedule: str = "none"
-    """A schedule of groundup.depth: linear, linear-square, stagewise-L, …; "none": no warmup."""
-
-    T: float | None = None
-    """Warmup length of the first layer, in updates."""
-
-    total: float | None = None
-    """Updates until every layer is at 1."""
-
-    fraction: float | None = None
-    """The same as a fraction of the run."""
-
-    S: float | None = None
-    """For cascade only: updates between the starts of two layers."""
-
-    def __post_init__(self) -> None:
-        self.resolve(steps=1)
-
-    def resolve(self, steps: int) -> DepthSchedule:
-        """The schedule in a run of `steps` updates."""
-        lengths = {"T": self.T, "total": self.total, "fraction": self.fraction, "S": self.S}
-        known = {name: value for name, value in lengths.items() if value is not None}
-        if "fraction" in known:
-            known["steps"] = steps
-        return depth.by_name(self.schedule, **known)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019); the defaults are those of arXiv:2603.05369."""
-
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of the running means of the gradient and of its square."""
-
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
-
-    weight_decay: float = 0.1
-    """Decoupled weight decay of matrices; norms, biases and embeddings have none."""
-
-    clip: float = 1.0
-    """Largest gradient norm; 0 does not clip."""
-
-    def __post_init__(self) -> None:
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ValueError(f"betas={self.betas!r} is not valid: two numbers in [0, 1)")
-        positive("eps", self.eps)
-        within("weight_decay", self.weight_decay, 0.0, float("inf"))
-        within("clip", self.clip, 0.0, float("inf"))
-
-
-@dataclass(frozen=True)
-class RateConfig:
-    """The learning rate: linear warmup, hold, decay (WSD; with decay = "rest" no hold)."""
-
-    peak: float = 1e-3
-    """The rate that the factor multiplies."""
-
-    warmup: Length = 0.02
-    """Length of the linear warmup; 0 for none."""
-
-    decay: Length | Literal["rest"] = 0.1
-    """Length of the decay at the end; "rest": all that the warmup leaves; 0 for none."""
-
-    shape: Literal["linear", "cosine", "sqrt"] = "linear"
-    """Form of the decay."""
-
-    floor: float = 0.0
-    """Where the decay ends, as a fraction of the peak."""
-
-    def __post_init__(self) -> None:
-        positive("peak", self.peak)
-        self.factor()
-
-    def factor(self) -> Factor:
-        """The multiplier of `peak`, a pure function of the step."""
-        chain = Factor() if self.warmup == 0 else factor.linear(self.warmup)
-        if self.decay == "rest":
-            return chain >> factor.decay(self.shape, None, self.floor)
-        chain = chain >> factor.hold()
-        if self.decay == 0:
-            return chain
-        return chain >> factor.decay(self.shape, check_length("decay", self.decay), self.floor)
 
 
 @dataclass(frozen=True)
@@ -185,6 +96,16 @@ class Recipe:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} is not valid: {NAME_RULE}")
         # What would only show in the middle of a run is found out here.
-        self.rate.factor().lengths(self.train.steps)
-        schedule = self.residual.resolve(self.train.steps)
-        schedule(1, self.model.layers)
+        self.factor()
+        for schedule in (self.residual, self.rate.layers):
+            schedule.resolve(self.train.steps)(1, self.model.layers)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an update learns from."""
+        return self.train.batch * self.data.length
+
+    def factor(self) -> Factor:
+        """The multiplier of the peak rate in this run, its lengths in updates."""
+        beta2 = self.optimizer.beta2
+        return self.rate.factor(beta2).resolve(self.train.steps, self.tokens_per_step)

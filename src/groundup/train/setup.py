@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from groundup import optim
 from groundup.data import Tokenizer
 from groundup.model import ModelConfig, Transformer, initialize
-from groundup.train.recipe import OptimizerConfig, Recipe
+from groundup.train.recipe import Recipe
 
 # bf16 matrix products without sparsity, in FLOP/s, by what the device calls itself.
 _PEAKS = {
@@ -72,28 +73,45 @@ def build_model(config: ModelConfig, seed: int, device: torch.device) -> Transfo
     return model
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, peak: float) -> torch.optim.AdamW:
-    """AdamW in two groups: matrices with weight decay; norms, biases and embeddings without."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    bare: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        keep = parameter.ndim < 2 or id(parameter) in embeddings
-        (bare if keep else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": bare, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=config.eps, fused=True)
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer, in groups: matrices with weight decay; norms, biases and embeddings
+    without; each layer its own where the layers' rates differ."""
+    config = recipe.optimizer
+    by_layer = recipe.rate.layers.schedule != "none"
+    return optim.create(
+        config.name,
+        model,
+        lr=recipe.rate.peak,
+        weight_decay=config.weight_decay,
+        by_layer=by_layer,
+        **config.arguments(),
+    )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate of every group; a tensor is filled in place."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+def build_rates(optimizer: torch.optim.Optimizer, recipe: Recipe) -> optim.rate.RateSchedule:
+    """What writes the rate, and the weight decay that goes with it, into the optimizer."""
+    layers = recipe.rate.layers.resolve(recipe.train.steps)
+    return optim.rate.schedule(
+        optimizer,
+        recipe.factor(),
+        steps=recipe.train.steps,
+        weight_decay=recipe.rate.weight_decay,
+        layers=None if layers.name == "none" else layers,
+    )
+
+
+@contextlib.contextmanager
+def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, the weights that an optimizer with two sets of them evaluates (schedule-free)."""
+    to_evaluate, to_train = (getattr(optimizer, mode, None) for mode in ("eval", "train"))
+    if to_evaluate is None or to_train is None:
+        yield
+        return
+    to_evaluate()
+    try:
+        yield
+    finally:
+        to_train()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from groundup._atomic import atomic_write
 from groundup.data import Batches, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
 from groundup.model import Transformer
+from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
 from groundup.train import checkpoint, folder, setup
 from groundup.train.evaluate import HeldOut
@@ -42,6 +43,7 @@ class _Run:
     device: torch.device
     model: Transformer
     optimizer: torch.optim.Optimizer
+    rates: RateSchedule
     warmup: Warmup | None
     batches: Batches
     held_out: HeldOut
@@ -101,7 +103,8 @@ def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
     held_out = HeldOut(validation, length, micro, config.eval_tokens)
 
     model = setup.build_model(recipe.model, config.seed, device)
-    optimizer = setup.build_optimizer(model, recipe.optimizer, recipe.rate.peak)
+    optimizer = setup.build_optimizer(model, recipe)
+    rates = setup.build_rates(optimizer, recipe)
     schedule = recipe.residual.resolve(config.steps)
     warmup = None if schedule.name == "none" else attach(model, schedule)
     if warmup is not None:
@@ -113,7 +116,7 @@ def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
             block.compile()
     # The folder of prepared data is named after the content of the data and of the tokenizer.
     data = prepared.folder.name
-    return _Run(recipe, out, data, device, model, optimizer, warmup, batches, held_out)
+    return _Run(recipe, out, data, device, model, optimizer, rates, warmup, batches, held_out)
 
 
 def _resume(run: _Run) -> tuple[int, float]:
@@ -133,8 +136,8 @@ def _resume(run: _Run) -> tuple[int, float]:
 def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequests) -> float:
     """Train from `start` to the end; the seconds of the whole run, `spent` included."""
     recipe, config = run.recipe, run.recipe.train
-    factor, schedule = recipe.rate.factor(), recipe.residual.resolve(config.steps)
-    tokens = config.batch * recipe.data.length
+    factor, schedule = recipe.factor(), recipe.residual.resolve(config.steps)
+    tokens = recipe.tokens_per_step
     began = time.perf_counter() - spent
 
     def written(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
@@ -151,8 +154,7 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
     with closing(Recorder(run.out, start, written, setup.fastest(recipe, run.device))) as recorder:
         try:
             for step in range(start, config.steps):
-                rate = recipe.rate.peak * factor(step, config.steps)
-                setup.set_rate(run.optimizer, rate)
+                run.rates.at(step)
                 if run.warmup is not None:
                     run.warmup.at(step)
                 loss, norm = _update(run, step)
@@ -162,13 +164,15 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
                 alphas = schedule(step, recipe.model.layers)
                 line = {
                     "step": step,
-                    "rate": rate,
+                    "rate": recipe.rate.peak * factor(step),
                     "alpha_mean": sum(alphas) / len(alphas),
                     "layers_awake": sum(alpha == 1.0 for alpha in alphas),
                     "tokens": done * tokens,
                 }
                 if done % config.eval_every == 0 or done == config.steps:
-                    line["eval_loss"] = run.held_out.loss(run.model, run.device, config.precision)
+                    with setup.averaged_weights(run.optimizer):
+                        loss_now = run.held_out.loss(run.model, run.device, config.precision)
+                    line["eval_loss"] = loss_now
                     recorder.resume()
                 recorder.record(line, tokens, loss=loss, grad_norm=norm)
 
@@ -190,7 +194,7 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
 def _update(run: _Run, step: int) -> tuple[Tensor, Tensor]:
     """One optimizer update: mean cross-entropy of the batch, gradient norm before clipping."""
     config = run.recipe.train
-    tokens = config.batch * run.recipe.data.length
+    tokens = run.recipe.tokens_per_step
     cross_entropy = torch.zeros((), device=run.device)
     for inputs, targets in _micro_batches(run, step):
         with setup.compute_precision(config.precision, run.device):

@@ -1,0 +1,97 @@
+"""groundup sweep RECIPE"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.data import prepare, show_progress
+from groundup.experiment import plan
+from groundup.experiment.display import Display
+from groundup.experiment.sweep import Pivot, mean, parse_axes, run_sweep, write_csv
+from groundup.report import write_report
+from groundup.report.words import number
+from groundup.train.recipe_file import expand, sweep
+from groundup.train.setup import pick_device
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train a grid: every variant of a recipe with every combination of some fields' values.
+
+    The grid is the recipe's [sweep] table, or --axes. Ends with a table, sweep.csv and report.html.
+    Started again, it goes on where it was stopped; a run that diverges does not stop the others.
+
+    Any field of the recipe can be changed by its flag; --steps, --batch and --device are short for
+    --train.steps, --train.batch and --train.device.
+    """
+
+    recipe: RecipeFlags
+    axes: tuple[str, ...] = ()
+    """The grid instead of the recipe's: rate.warmup=0,0.05,0.2 optimizer.name=adamw,lion …"""
+
+    seeds: tuple[int, ...] = ()
+    """Several seeds, each trained at every point; the recipe's own unless given."""
+
+    out: Path | None = None
+    """Where the runs and the results go; runs/NAME unless given."""
+
+    list: bool = False
+    """Only say what would be trained."""
+
+
+def main(arguments: list[str]) -> int:
+    file, rest = recipe_named(arguments)
+    options = parse(Sweep(file.recipe), "sweep RECIPE", rest)
+    recipe = options.recipe
+    axes = parse_axes(options.axes) if options.axes else file.axes
+    variants = expand(recipe, file.changes) if file.changes else {"": recipe}
+    if not axes and not file.changes:
+        raise ValueError("there is nothing to sweep: the recipe has no [sweep], and no --axes")
+    points = sweep(variants, axes)
+    out = options.out or Path("runs") / recipe.name
+    seeds = options.seeds or (recipe.train.seed,)
+    runs = plan({name: point.recipe for name, point in points.items()}, seeds, out)
+    if options.list:
+        print("\n".join(f"{run.folder}" for run in runs))
+        return 0
+    pick_device(recipe.train.device)
+    with show_progress() as progress:
+        prepare(recipe.data, progress=progress)
+    with Display(runs) as display:
+        command = shlex.join(["groundup", "sweep", *arguments])
+        results = run_sweep(runs, points, display.watch, command)
+    write_csv(results, axes, out / "sweep.csv")
+    finished = [result.run.folder for result in results if result.summary]
+    console = display.console
+    console.print()
+    _print_table(console, Pivot.of(results, axes))
+    print(out / "sweep.csv")
+    if finished:
+        print(write_report(finished, out / "report.html", title=recipe.name))
+    return 0
+
+
+def _print_table(console: Console, pivot: Pivot) -> None:
+    """Held-out loss, the least of each row marked; several seeds are averaged."""
+    wide = Console(file=console.file, width=max(console.width, 160), highlight=False)
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column("held-out loss", no_wrap=True)
+    for value in pivot.columns:
+        heading = f"{pivot.heading} {value}".strip()
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, cells in pivot.rows.items():
+        means = [mean(losses) for losses in cells]
+        least = min((loss for loss in means if loss is not None), default=None)
+        said = [
+            "diverged" if loss is None else number(loss, 4) + (" *" if loss == least else "  ")
+            for loss in means
+        ]
+        table.add_row(" ".join(filter(None, name)) or "recipe", *said)
+    wide.print(table)
+    wide.print("* the least of its row" if pivot.heading else "")
