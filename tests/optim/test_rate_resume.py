@@ -258,6 +258,7 @@ class TestChanged:
         ("factor", "steps", "at", "length"),
         [
             (gu.factor.wsd(50, 100), 1000, 400, 50),  # the new warmup
+            (gu.factor.wsd(3, 100), 1000, 400, 10),  # 1% of the run, where that is longer
             (gu.factor.wsd(50, 100), 1000, 800, 20),  # a tenth of what remains
             (gu.factor.wsd(50, 100), 1000, 999, 1),
             (gu.factor.wsd(50, 100), 1000, 1000, 1),

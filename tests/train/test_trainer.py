@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +16,7 @@ from groundup.model import Transformer, initialize
 from groundup.train import Recipe, ResidualConfig, TrainingStopped, train
 from groundup.train.evaluate import HeldOut
 from groundup.train.setup import build_model, build_optimizer, pick_device
-
-
-def metrics(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def changed(recipe: Recipe, **fields) -> Recipe:
-    return replace(recipe, train=replace(recipe.train, **fields))
+from tests.train.runs import changed, metrics
 
 
 def plain_loop(recipe: Recipe) -> list[dict]:
@@ -150,11 +142,12 @@ def test_evaluation_is_weighted_by_tokens(recipe) -> None:
 def test_no_decay_on_norms_and_embeddings(recipe) -> None:
     model = build_model(replace(recipe.model, vocab_size=300), 0, torch.device("cpu"))
     optimizer = build_optimizer(model, recipe)
-    decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
+    decayed = {id(p) for g in optimizer.param_groups[:2] for p in g["params"]}
     for name, parameter in model.named_parameters():
         bare = "norm" in name or "embedding" in name
         assert (id(parameter) in decayed) is not bare, name
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.1, 0.0]
+    assert [g["name"] for g in optimizer.param_groups] == ["matrices", "head", "no-decay"]
 
 
 def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 from collections.abc import Collection
@@ -48,7 +49,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
         type(options),
         prog=f"groundup {usage}",
         description=inspect.cleandoc(type(options).__doc__ or ""),
-        args=_one_length([_long(argument) for argument in arguments]),
+        args=_one_length(_switched(options, [_long(argument) for argument in arguments])),
         default=options,
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -57,6 +58,15 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
 def _long(argument: str) -> str:
     flag, equals, value = argument.partition("=")
     return _SHORT.get(flag, flag) + equals + value
+
+
+def _switched(options: object, arguments: list[str]) -> list[str]:
+    """A command's own switches need no value; fields of a recipe do, since they may be true."""
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    switches = {f"--{f.name.replace('_', '-')}" for f in fields if f.default is False}
+    return [
+        word for argument in arguments for word in (argument, *["True"] * (argument in switches))
+    ]
 
 
 def _one_length(arguments: list[str]) -> list[str]:

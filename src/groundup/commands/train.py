@@ -26,6 +26,9 @@ class Train:
     out: Path | None = None
     """The run's folder; runs/NAME unless given."""
 
+    change_rate: bool = False
+    """Go on with another [rate] or --steps than the run in the folder has, without a jump."""
+
 
 def main(arguments: list[str]) -> int:
     named, rest = recipe_named(arguments)
@@ -39,7 +42,7 @@ def main(arguments: list[str]) -> int:
     run = Planned(recipe.variant, recipe, out)
     command = shlex.join(["groundup", "train", *arguments])
     with Display([run]) as display:
-        summary = train(recipe, out, display.watch(run), command)
+        summary = train(recipe, out, display.watch(run), command, change_rate=options.change_rate)
         console = display.console
     console.print(
         f"held-out loss {summary['eval_loss']:.4f}, perplexity {summary['eval_perplexity']:.2f} "

@@ -1,6 +1,7 @@
 """Training: a recipe, a folder, a loop."""
 
 from groundup.train.recipe import (
+    MeasureConfig,
     OptimizerConfig,
     RateConfig,
     Recipe,
@@ -12,6 +13,7 @@ from groundup.train.trainer import TrainingStopped, train
 
 __all__ = [
     "Interrupted",
+    "MeasureConfig",
     "OptimizerConfig",
     "RateConfig",
     "Recipe",

@@ -45,6 +45,10 @@ class HeldOut:
         model.train(was_training)
         return total.item() / count
 
+    def inputs(self) -> torch.Tensor:
+        """The first batch: [batch, length] int64, on the CPU."""
+        return torch.from_numpy(next(self._batches()))[:, :-1].clamp(min=0)
+
     def _batches(self) -> Iterator[NDArray[np.int64]]:
         for rows in windows(self._tokens, self._length, self._batch, limit=self._windows):
             missing = self._batch - len(rows)

@@ -43,24 +43,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def refuse_another_run(folder: Path, recipe: Recipe) -> None:
-    """Hold the recipe against the one of the run that is in the folder, if there is one.
+def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) -> bool:
+    """Hold the recipe against the one of the run that is in the folder, if there is one; whether
+    its rate has changed, which `change_rate` allows.
 
     Raises:
-        FolderError: if they differ in something that changes what is computed.
+        FolderError: if they differ in anything else that changes what is computed.
     """
     path = folder / "recipe.toml"
     if not path.exists():
-        return
+        return False
     old = recipe_file.read(path).recipe
-    changed = toml.differences(old, recipe).items()
-    if told := [
-        f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed if name not in HARMLESS
-    ]:
+    changed = {
+        name: f"{name}: {a!r} there, {b!r} now"
+        for name, (a, b) in toml.differences(old, recipe).items()
+        if name not in HARMLESS
+    }
+    of_rate = {name for name in changed if name.startswith("rate.") or name == "train.steps"}
+    # A fraction of another length would make α jump.
+    if recipe.residual.fraction is not None:
+        of_rate.discard("train.steps")
+    if refused := [told for name, told in changed.items() if not (change_rate and name in of_rate)]:
+        way = "" if of_rate < changed.keys() else ", or go on without a jump with --change-rate"
         raise FolderError(
-            f"{folder} holds another run ({'; '.join(told)}). Use another folder with --out, or "
-            "remove it"
+            f"{folder} holds another run ({'; '.join(refused)}). Use another folder with --out, or "
+            f"remove it{way}"
         )
+    return bool(changed)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

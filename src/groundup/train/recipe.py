@@ -14,7 +14,7 @@ from groundup._check import count
 from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
 from groundup.schedules import Factor
-from groundup.train.settings import OptimizerConfig, RateConfig, ResidualConfig
+from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
 
 # Names become folders.
 NAME = re.compile(r"\w[\w.-]*")
@@ -91,6 +91,7 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rate: RateConfig = field(default_factory=RateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

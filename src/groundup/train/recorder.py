@@ -1,4 +1,5 @@
-"""metrics.jsonl and timing.jsonl: one object an update, the clock only in the latter.
+"""metrics.jsonl and timing.jsonl: one object an update, the clock only in the latter; and
+measurements.jsonl, one object for each update that is measured.
 
 Values on a GPU are copied without blocking and written when they have arrived, an update or two
 late, so that no step waits for them.
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -48,16 +49,27 @@ class Recorder:
         written: Callable[[dict[str, Any], dict[str, Any]], None],
         peak_tokens_per_second: float | None = None,
     ) -> None:
-        self._files = {}
-        for name in ("metrics", "timing"):
-            path = folder / f"{name}.jsonl"
-            _cut(path, start, complete=name == "metrics")
-            self._files[name] = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._folder = folder
+        self._files: dict[str, IO[str]] = {}
+        for name in ("metrics", "timing", "measurements"):
+            _cut(folder / f"{name}.jsonl", start, complete=name == "metrics")
+        self._open("metrics")
+        self._open("timing")
         self._pending: deque[_Pending] = deque()
         self._written = written
         self._peak = peak_tokens_per_second
         self._seconds = 0.0
         self._clock = time.perf_counter()
+
+    def _open(self, name: str) -> None:
+        path = self._folder / f"{name}.jsonl"
+        self._files[name] = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def measured(self, line: dict[str, Any]) -> None:
+        """Write the line of a measured update to measurements.jsonl: "step" and numbers."""
+        if "measurements" not in self._files:
+            self._open("measurements")
+        self._append("measurements", line)
 
     def lap(self) -> None:
         """An update ends here; what follows until `resume` (evaluation, saving) is not its time."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundup._check import positive, within
+from groundup._check import count, positive, within
 from groundup.optim import registry
 from groundup.schedules import DepthSchedule, Factor, depth, factor
 from groundup.schedules.factor import Chain
@@ -49,6 +49,31 @@ class ResidualConfig:
         return depth.by_name(self.schedule, **known)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Measurements around every so many updates, written to measurements.jsonl."""
+
+    every: int = 0
+    """Updates between measurements; 0: none."""
+
+    what: tuple[Literal["updates", "noise", "rrc", "rank", "relus"], ...] = ()
+    """Some of: updates (norm, relative size, angle), noise (φ, gradient against momentum), rrc
+    (relative representation change), rank (stable rank), relus (dead ones); all that apply unless
+    given."""
+
+    per_tensor: bool = False
+    """Each also for every weight or module, not only for the whole model."""
+
+    def __post_init__(self) -> None:
+        count("every", self.every, least=0)
+        if not self.every and (self.what or self.per_tensor):
+            raise ValueError(f"every=0: nothing is measured, and what={self.what!r} ignored")
+
+    def covers(self, *parts: str) -> bool:
+        """Whether one of them is measured."""
+        return not self.what or any(part in self.what for part in parts)
+
+
 Shape = Literal["linear", "cosine", "sqrt", "exponential", "inverse-sqrt"]
 
 
@@ -60,8 +85,8 @@ class RateConfig:
     """The rate that the factor multiplies."""
 
     warmup: int | float | str = 0.02
-    """Length of the warmup; 0 for none; "untuned": the one that Adam's β₂ asks for, 2/(1 − β₂) or, for
-    an exponential warmup, τ = 1/(1 − β₂)."""
+    """Length of the warmup; 0 for none; "untuned": the one that Adam's β₂ asks for, 2/(1 − β₂) or,
+    for an exponential warmup, τ = 1/(1 − β₂)."""
 
     warmup_shape: Literal["linear", "cosine", "exponential", "constant", "radam"] = "linear"
     """Form of the warmup; radam has the length that β₂ gives it (warmup = "untuned")."""
@@ -82,8 +107,8 @@ class RateConfig:
     """Where the decay ends, as a fraction of the peak."""
 
     weight_decay: Literal["coupled", "independent", "squared"] = "coupled"
-    """What the factor does to the weight decay of an update: it falls with the rate, stays, or falls
-    with its square."""
+    """What the factor does to the weight decay of an update: it falls with the rate, stays, or
+    falls with its square."""
 
     layers: ResidualConfig = field(default_factory=ResidualConfig)
     """A warmup of the rate of each layer, deeper ones later: the schedules of [residual]."""

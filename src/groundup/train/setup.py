@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from groundup import optim
+from groundup import measure, optim
 from groundup.data import Tokenizer
 from groundup.model import ModelConfig, Transformer, initialize
 from groundup.train.recipe import Recipe
@@ -78,13 +78,34 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     without; each layer its own where the layers' rates differ."""
     config = recipe.optimizer
     by_layer = recipe.rate.layers.schedule != "none"
-    return optim.create(
+    optimizer = optim.create(
         config.name,
         model,
         lr=recipe.rate.peak,
         weight_decay=config.weight_decay,
         by_layer=by_layer,
         **config.arguments(),
+    )
+    if config.rrc:
+        optim.RRC(optimizer, batch_size=recipe.train.batch)
+    return optimizer
+
+
+def build_observer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, probe: torch.Tensor
+) -> measure.Observer | None:
+    """What measures every so many updates; None where the recipe wants nothing measured."""
+    config = recipe.measure
+    if not config.every:
+        return None
+    return measure.observe(
+        model,
+        optimizer,
+        config.what or None,
+        config.every,
+        batch_size=recipe.train.batch if config.covers("noise") else None,
+        probe=probe if config.covers("rrc", "relus") else None,
+        per_tensor=config.per_tensor,
     )
 
 

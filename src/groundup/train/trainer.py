@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from groundup._atomic import atomic_write
 from groundup.data import Batches, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
+from groundup.measure import Observer
 from groundup.model import Transformer
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
@@ -47,6 +49,7 @@ class _Run:
     warmup: Warmup | None
     batches: Batches
     held_out: HeldOut
+    observer: Observer | None
 
     @property
     def checkpoints(self) -> Path:
@@ -54,11 +57,18 @@ class _Run:
 
 
 def train(
-    recipe: Recipe, out: Path, watch: Watcher | None = None, command: str = ""
+    recipe: Recipe,
+    out: Path,
+    watch: Watcher | None = None,
+    command: str = "",
+    *,
+    change_rate: bool = False,
 ) -> dict[str, Any]:
     """Train one run in the folder `out`; goes on where a run that is there was stopped.
 
-    Returns summary.json. A run that has finished is not touched.
+    Returns summary.json. A run that has finished is not touched. With `change_rate` the recipe may
+    have another [rate] or number of updates than the run in the folder: it goes on from its last
+    checkpoint, also if it had finished, from the old rate to the new one without a jump.
 
     Raises:
         ValueError: if the recipe, the data or what is in the folder does not fit, before any work.
@@ -69,13 +79,13 @@ def train(
     with folder.locked(out):
         prepared = prepare(recipe.data)
         recipe = setup.with_vocabulary(recipe, load_tokenizer(prepared.tokenizer))
-        folder.refuse_another_run(out, recipe)
-        if (finished := folder.summary(out)) is not None:
+        changed = folder.refuse_another_run(out, recipe, change_rate)
+        if (finished := folder.summary(out)) is not None and not changed:
             watch.note(f"{out} has finished already")
             return finished
         with StopRequests() as stop:
             run = _build(recipe, out, prepared)
-            start, spent = _resume(run)
+            start, spent = _resume(run, watch)
             if start:
                 watch.note(f"going on after {start} updates")
             end = recipe.residual.resolve(recipe.train.steps).end(recipe.model.layers)
@@ -116,10 +126,14 @@ def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
             block.compile()
     # The folder of prepared data is named after the content of the data and of the tokenizer.
     data = prepared.folder.name
-    return _Run(recipe, out, data, device, model, optimizer, rates, warmup, batches, held_out)
+    probe = held_out.inputs().to(device)
+    observer = setup.build_observer(model, optimizer, recipe, probe)
+    return _Run(
+        recipe, out, data, device, model, optimizer, rates, warmup, batches, held_out, observer
+    )
 
 
-def _resume(run: _Run) -> tuple[int, float]:
+def _resume(run: _Run, watch: Watcher) -> tuple[int, float]:
     """Load the newest checkpoint, if there is one: completed updates and the seconds they took."""
     steps = checkpoint.steps_in(run.checkpoints)
     if not steps:
@@ -130,13 +144,23 @@ def _resume(run: _Run) -> tuple[int, float]:
             f"{run.out}: the data changed since the run began ({state['data']} then, {run.data} "
             "now). Use another folder with --out"
         )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run.rates.load_state_dict(state["rates"])
+    for warning in said:
+        watch.note(str(warning.message))
+    if steps[-1] > run.recipe.train.steps:
+        raise folder.FolderError(
+            f"{run.out}: train.steps={run.recipe.train.steps} is not valid: the run stands at "
+            f"{steps[-1]} updates"
+        )
     return steps[-1], state["wall_seconds"]
 
 
 def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequests) -> float:
     """Train from `start` to the end; the seconds of the whole run, `spent` included."""
     recipe, config = run.recipe, run.recipe.train
-    factor, schedule = recipe.factor(), recipe.residual.resolve(config.steps)
+    schedule = recipe.residual.resolve(config.steps)
     tokens = recipe.tokens_per_step
     began = time.perf_counter() - spent
 
@@ -146,8 +170,14 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
 
     def save(step: int) -> None:
         recorder.flush()
+        run.rates.at(step)
         seconds = time.perf_counter() - began
-        state = {"data": run.data, "versions": versions(), "wall_seconds": seconds}
+        state = {
+            "data": run.data,
+            "rates": run.rates.state_dict(),
+            "versions": versions(),
+            "wall_seconds": seconds,
+        }
         checkpoint.save(run.checkpoints, step, run.model, run.optimizer, state, config.keep)
         recorder.resume()
 
@@ -157,14 +187,18 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
                 run.rates.at(step)
                 if run.warmup is not None:
                     run.warmup.at(step)
+                if run.observer is not None:
+                    run.observer.begin(step)
                 loss, norm = _update(run, step)
                 recorder.lap()
+                if run.observer is not None and (found := run.observer.end()) is not None:
+                    recorder.measured({"step": step} | found)
 
                 done = step + 1
                 alphas = schedule(step, recipe.model.layers)
                 line = {
                     "step": step,
-                    "rate": recipe.rate.peak * factor(step),
+                    "rate": max(group["lr"] for group in run.rates.values(step)),
                     "alpha_mean": sum(alphas) / len(alphas),
                     "layers_awake": sum(alpha == 1.0 for alpha in alphas),
                     "tokens": done * tokens,
@@ -195,11 +229,14 @@ def _update(run: _Run, step: int) -> tuple[Tensor, Tensor]:
     """One optimizer update: mean cross-entropy of the batch, gradient norm before clipping."""
     config = run.recipe.train
     tokens = run.recipe.tokens_per_step
-    cross_entropy = torch.zeros((), device=run.device)
+    cross_entropy, done = torch.zeros((), device=run.device), 0
     for inputs, targets in _micro_batches(run, step):
         with setup.compute_precision(config.precision, run.device):
             losses = run.model(inputs, targets)
         (losses.total / tokens).backward()
+        done += len(inputs)
+        if run.observer is not None and run.recipe.measure.covers("noise"):
+            run.observer.accumulated(done)
         cross_entropy += losses.cross_entropy.detach()
     clip = run.recipe.optimizer.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip)

@@ -92,7 +92,7 @@ def schedule(
         on_change: after loading a schedule that differs from this one: ``"blend"`` as above,
             ``"jump"`` to this one at once, with a warning, or ``"refuse"``.
         blend: how long that takes, as int or a fraction of the run; left out, as long as the new
-            warmup or, where there is none, 1% of the run, but at most a tenth of what remains.
+            warmup, but at least 1% of the run and at most a tenth of what remains.
         last_epoch: as in torch: `last_epoch` + 1 updates have been made.
 
     Raises:

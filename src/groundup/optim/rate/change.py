@@ -14,7 +14,7 @@ from groundup.schedules.segments import Hold, Level
 OnChange = Literal["blend", "jump", "refuse"]
 ON_CHANGE = ("blend", "jump", "refuse")
 
-_WITHOUT_A_WARMUP = 100  # updates, where there is neither a warmup nor a known length of the run
+_WITHOUT_A_LENGTH = 100  # updates, where that of the run is not known
 
 
 def differences(saved: Course, own: Course) -> list[str]:
@@ -39,13 +39,12 @@ def differences(saved: Course, own: Course) -> list[str]:
 
 
 def default_length(own: Course, step: int, steps: int | None) -> int:
-    """Over how many updates a changed schedule is gone over to: as long as the new warmup lasts, or
-    1% of the run where it has none; at most a tenth of what remains, and at least 1."""
-    length = _warmup_length(own.factor)
-    if length is None:
-        length = _WITHOUT_A_WARMUP if steps is None else round(0.01 * steps)
-    if steps is not None:
-        length = min(length, (steps - step) // 10)
+    """Over how many updates a changed schedule is gone over to: as long as the new warmup lasts,
+    but no shorter than 1% of the run; at most a tenth of what remains, and at least 1."""
+    warmup = _warmup_length(own.factor) or 0
+    if steps is None:
+        return warmup or _WITHOUT_A_LENGTH
+    length = min(max(warmup, round(0.01 * steps)), (steps - step) // 10)
     return max(1, length)
 
 

@@ -1,0 +1,3 @@
+"""Training runs of models this small are faster on one thread."""
+
+from tests.one_thread import one_thread  # noqa: F401
