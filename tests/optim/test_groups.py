@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import tests.torchvision_shim  # noqa: F401 (before what imports torchvision)
 from groundup.model import ModelConfig, Transformer
-from groundup.optim import groups
+from groundup.optim import create, groups
 from tests.one_thread import one_thread  # noqa: F401
 from tests.residual import toy
 from tests.residual.zoo import SPECIMENS, Specimen
@@ -36,6 +36,20 @@ def named(model: nn.Module, found: list[dict[str, Any]]) -> dict[str, list[str]]
     """Names of the parameters by the name of their group."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {g["name"]: [names[id(p)] for p in g["params"]] for g in found}
+
+
+# Groups that do not turn.
+_KEPT = re.compile(r"(head|no-decay)$")
+# What authors call the map to their logits. BERT's and others' of Hugging Face are tied.
+_HEADS = re.compile(r"(lm_head|output|classifier|head|head_dist)\.weight")
+
+
+def head_by_name(specimen: Specimen, model: nn.Module) -> list[str]:
+    if specimen.library == "plain torch":  # its sizes do not tell the head
+        return []
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    outside = [(n, p) for n, p in model.named_parameters() if id(p) not in embeddings]
+    return [name for name, _ in outside if _HEADS.fullmatch(name)]
 
 
 @pytest.fixture
@@ -55,15 +69,16 @@ def test_own_model_by_the_rule_of_its_trainer(tied: bool) -> None:
     decayed, bare = [], []
     for name, p in model.named_parameters():
         (bare if "norm" in name or "embedding" in name else decayed).append(p)
-    first, second = groups(model, 0.3)
-    assert [id(p) for p in first["params"]] == [id(p) for p in decayed]
-    assert [id(p) for p in second["params"]] == [id(p) for p in bare]
-    assert {k: v for k, v in first.items() if k != "params"} == {
-        "weight_decay": 0.3, "name": "matrices",
-    }  # fmt: skip
-    assert {k: v for k, v in second.items() if k != "params"} == {
-        "weight_decay": 0.0, "name": "no-decay", "rotational": False,
-    }  # fmt: skip
+    first, *between, last = groups(model, 0.3)
+    assert len(between) == (0 if tied else 1)
+    inside = [g for part in (first, *between) for g in part["params"]]
+    assert [id(p) for p in inside] == [id(p) for p in decayed]  # the head comes last
+    assert [id(p) for p in last["params"]] == [id(p) for p in bare]
+    assert [{k: v for k, v in g.items() if k != "params"} for g in (first, *between, last)] == [
+        {"weight_decay": 0.3, "name": "matrices"},
+        *[{"weight_decay": 0.3, "name": "head", "rotational": False}] * (not tied),
+        {"weight_decay": 0.0, "name": "no-decay", "rotational": False},
+    ]
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
@@ -93,6 +108,9 @@ def test_every_architecture(specimen: Specimen) -> None:
                 before = list(names).index(id(p)) < first
                 assert group["name"].startswith("input " if before else "output ")
     assert len({group["name"] for group in found}) == len(found)
+    heads = [g for g in found if g["name"] == "output head"]
+    assert [names[id(p)] for g in heads for p in g["params"]] == head_by_name(specimen, model)
+    assert all(g.get("rotational") is (False if _KEPT.search(g["name"]) else None) for g in found)
 
     decayed = {id(p) for g in found if g["weight_decay"] for p in g["params"]}
     together = groups(model)
@@ -148,9 +166,17 @@ def test_names_that_the_user_or_the_model_exempts() -> None:
         def no_weight_decay(self) -> set[str]:
             return {"pos_embed", "not_there"}
 
+        def get_classifier(self) -> nn.Module:
+            return self.head
+
     model = nn.Sequential(Vision())
-    assert named(model, groups(model))["matrices"] == ["0.proj.weight", "0.head.weight"]
+    assert named(model, groups(model)) == {
+        "matrices": ["0.proj.weight"],
+        "head": ["0.head.weight"],
+        "no-decay": ["0.pos_embed", "0.proj.bias", "0.head.bias"],
+    }
     found = groups(model, no_decay=["*.head.*"])
+    assert [g["name"] for g in found] == ["matrices", "no-decay"]
     assert named(model, found)["matrices"] == ["0.proj.weight"]
     assert found[1]["rotational"] is False
     with pytest.raises(ValueError, match=r"no_decay: 'haed' matches no parameter of Sequential"):
@@ -167,10 +193,129 @@ def test_frozen_parameters_are_left_out() -> None:
     assert set(names) == {n for n, p in model.named_parameters() if p.requires_grad}
     model.layers.requires_grad_(False)
     found = groups(model, by_layer=True)
-    assert [g["name"] for g in found] == ["input no-decay", "output matrices"]
+    assert [g["name"] for g in found] == ["input no-decay", "output head"]
     model.requires_grad_(False)
     with pytest.raises(ValueError, match=r"Transformer has no parameter that requires a gradient"):
         groups(model)
+
+
+# ---------------------------------------------------------------------- the head
+
+
+def test_a_head_that_is_told_by_its_size() -> None:
+    """32 tokens of width 8, and feed-forward maps in the layers that have the head's shape too."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
+
+    class Model(nn.Module):
+        def __init__(self, layers: int, heads: int, tied: bool = False) -> None:
+            super().__init__()
+            self.positions, self.tokens = nn.Embedding(9, 8), nn.Embedding(32, 8)
+            self.only = nn.Linear(8, 8)
+            self.first, self.blocks = Layer(), nn.Sequential(*[Layer() for _ in range(layers)])
+            self.heads = nn.ModuleList(nn.Linear(8, 32, bias=False) for _ in range(heads))
+            if tied:
+                self.heads[0].weight = self.tokens.weight
+
+    def found(model: nn.Module) -> list[str]:
+        return named(model, groups(model)).get("head", [])
+
+    assert found(Model(3, 1)) == ["heads.0.weight"]
+    assert found(Model(1, 2)) == ["heads.0.weight", "heads.1.weight"]
+    assert found(Model(3, 1, tied=True)) == []
+    assert found(nn.Sequential(Model(3, 1))) == ["0.heads.0.weight"]  # this number is no layer's
+    compiled = Model(2, 1)
+    compiled.blocks[0] = torch.compile(compiled.blocks[0])  # type: ignore[assignment]
+    assert found(compiled) == ["heads.0.weight"]
+    assert found(nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 32))) == ["1.weight"]
+    assert found(nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 31))) == []
+    assert found(nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 8))) == []
+    frozen = Model(1, 1)
+    frozen.heads.requires_grad_(False)
+    assert found(frozen) == []
+
+
+def test_a_head_in_front_of_the_layers_goes_with_the_output() -> None:
+    """By its rate too, which is the full one."""
+
+    class Model(nn.Module):
+        residual_branches = ("layers.{l}.end",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.tokens = nn.Linear(4, 6), nn.Embedding(6, 4)
+            self.layers = nn.ModuleList(nn.ModuleDict({"end": nn.Linear(4, 4)}) for _ in range(2))
+
+    found = groups(Model(), layer_decay=0.5, lr=1.0)
+    rates = {g["name"]: g["lr"] for g in found}
+    assert rates["output head"] == 1.0
+    assert rates["input no-decay"] == 0.125
+
+
+def test_what_has_no_head_or_asks_for_more_is_left_alone() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(3, 3)
+
+        def get_output_embeddings(self) -> nn.Module:
+            raise NotImplementedError
+
+        def get_classifier(self, name: str) -> nn.Module:
+            return self.map
+
+    assert [g["name"] for g in groups(Part())] == ["matrices", "no-decay"]
+
+
+def test_classifiers_of_hugging_face() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "vocab_size": 64, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 16, "num_labels": 5,
+    }  # fmt: skip
+    llama, roberta = transformers.LlamaConfig, transformers.RobertaConfig
+    cases = {
+        transformers.LlamaForSequenceClassification: (llama, ["score.weight"]),
+        transformers.RobertaForSequenceClassification: (roberta, ["classifier.out_proj.weight"]),
+        transformers.LlamaModel: (llama, []),
+    }
+    for cls, (config, expected) in cases.items():
+        model = cls(config(**sizes))
+        assert named(model, groups(model)).get("head", []) == expected
+
+
+def test_adapted_models_keep_their_head_apart() -> None:
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    adapters = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model = peft.get_peft_model(transformers.LlamaForCausalLM(config), adapters)
+    found = named(model, groups(model))
+    assert found["head"] == ["base_model.model.lm_head.modules_to_save.default.weight"]
+    assert len(found["matrices"]) == 4
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_group_of_its_own_changes_no_number(name: str) -> None:
+    """Of optimizers that turn nothing."""
+    weights = []
+    for apart in (True, False):
+        model = own()
+        found = groups(model, 0.3)
+        if not apart:
+            found[0]["params"] += found.pop(1)["params"]
+        optimizer = create(name, found, lr=1e-2)
+        for step in range(3):
+            model(torch.arange(8)[None] + step, torch.arange(8)[None]).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
 
 
 # ---------------------------------------------------------------------- layers
@@ -184,7 +329,7 @@ def test_by_layer_of_an_own_model() -> None:
         ("layer 1 no-decay", 1, 2),
         ("layer 2 matrices", 2, 7),
         ("layer 2 no-decay", 2, 2),
-        ("output matrices", None, 1),
+        ("output head", None, 1),
         ("output no-decay", None, 1),
     ]
 
@@ -227,17 +372,17 @@ def test_layer_decay_against_a_loop() -> None:
         assert rates[id(p)] == pytest.approx(rate, rel=1e-12)
     optimizer = torch.optim.AdamW(found, lr=1.0)
     assert [g["lr"] for g in optimizer.param_groups] == [g["lr"] for g in found]
-    assert [g["lr"] for g in groups(model, lr=eta)] == [eta, eta]
+    assert [g["lr"] for g in groups(model, lr=eta)] == [eta, eta, eta]
 
 
 def test_hidden_matrices_for_muon() -> None:
     model = own()
     found = groups(model, muon=True)
     assert [(g["name"], g["use_muon"]) for g in found] == [
-        ("hidden", True), ("matrices", False), ("no-decay", False),
+        ("hidden", True), ("head", False), ("no-decay", False),
     ]  # fmt: skip
     names = named(model, found)
-    assert names["matrices"] == ["head.weight"]
+    assert names["head"] == ["head.weight"]
     inside = [n for n, p in model.named_parameters() if n.startswith("layers.") and p.ndim == 2]
     assert names["hidden"] == inside
     hidden = [g["name"] for g in groups(model, muon=True, by_layer=True) if g["use_muon"]]

@@ -175,6 +175,19 @@ def test_l2_decay_is_a_gradient(name: str) -> None:
     assert not torch.equal(decayed, matrix())
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if info(n).decay == "angle"])
+def test_of_a_model_rows_in_the_layers_keep_their_norms_and_those_of_the_head_do_not(
+    name: str,
+) -> None:
+    model = tiny()
+    before = {key: p.detach().norm(dim=-1) for key, p in model.named_parameters()}
+    train(model, create(name, model, lr=rate(name)), range(5))
+    for key, p in model.named_parameters():
+        turned = key.startswith("layers.") and p.ndim == 2
+        moved = (p.detach().norm(dim=-1) / before[key] - 1).abs().max().item()
+        assert moved < 1e-6 if turned else moved > 1e-3, key
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_an_entry_says_of_its_class(name: str) -> None:
     entry, model = info(name), tiny()

@@ -160,8 +160,8 @@ def test_the_published_settings_are_what_their_papers_say() -> None:
     assert shares == {
         "71M Pre-LN": 2.0, "130M Pre-LN": 2.0, "350M Pre-LN": 2.0, "1.3B Pre-LN": 2.0,
         "7B Pre-LN": 2.0, "130M Post-LN": 10.0, "350M Post-LN": 10.0, "1.3B Post-LN": 10.0,
-        "Transformer": 4.0, "BERT-base": 1.0, "RoBERTa-base": 4.8, "GPT-3 125M": 0.125, "GPT-3 175B": 0.125,
-        "Llama 2 7B": 0.4, "Llama 2 70B": 0.4, "Llama 3 405B": 0.667,
+        "Transformer": 4.0, "BERT-base": 1.0, "RoBERTa-base": 4.8, "GPT-3 125M": 0.125,
+        "GPT-3 175B": 0.125, "Llama 2 7B": 0.4, "Llama 2 70B": 0.4, "Llama 3 405B": 0.667,
     }  # fmt: skip
 
 

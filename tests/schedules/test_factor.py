@@ -133,7 +133,7 @@ def test_radam_warmup_is_the_rectification_from_its_first_positive_value_on(
 ) -> None:
     first = next(n for n in range(1, 1000) if rectification(n, beta2)[0] > 4)
     # The very first may lie at a ρₙ so near to 4 that a float has lost the difference.
-    if rectification(first, beta2)[0] - 4 > Decimal("1e-3"):
+    if rectification(first, beta2)[0] - 4 > Decimal("1e-2"):
         assert F.radam(beta2)(step) == pytest.approx(
             float(rectification(first + step, beta2)[1]), rel=1e-8
         )
@@ -192,7 +192,8 @@ def test_step_decay_every_so_often(every: int, gamma: float, step: int) -> None:
     expected = Fraction(1)
     for k in range(1, step + 1):
         expected *= Fraction(gamma) if k % every == 0 else 1
-    assert F.step_decay(gamma, every=every)(step) == pytest.approx(float(expected), rel=1e-9)
+    got = F.step_decay(gamma, every=every)(step)
+    assert got == pytest.approx(float(expected), rel=1e-9, abs=1e-300)
 
 
 @given(

@@ -1,7 +1,84 @@
-"""Measurements: functions on plain numbers or tensors. The spike score needs no torch."""
+"""Measurements: functions on plain numbers and tensors, and an observer that takes them in a run.
+
+The spike score needs no torch; everything else is loaded on first use.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from groundup.measure.spikes import SpikeScore, run_spike_score, spike_score
 
-__all__ = ["SpikeScore", "run_spike_score", "spike_score"]
+if TYPE_CHECKING:
+    from groundup.measure.activations import dead_share, dead_units
+    from groundup.measure.noise import (
+        GradientNoise,
+        cosine,
+        momentum_noise,
+        phi_from_momentum,
+        split_by_momentum,
+        two_batches,
+    )
+    from groundup.measure.observers import Observer, observe
+    from groundup.measure.rank import stable_rank, stable_rank_by_power
+    from groundup.measure.representation import (
+        alignment,
+        representation_change,
+        representation_changes,
+    )
+    from groundup.measure.updates import angle, relative_update, row_angles, update_norm
+
+_NAMES = {
+    "activations": ("dead_share", "dead_units"),
+    "noise": (
+        "GradientNoise",
+        "cosine",
+        "momentum_noise",
+        "phi_from_momentum",
+        "split_by_momentum",
+        "two_batches",
+    ),
+    "observers": ("Observer", "observe"),
+    "rank": ("stable_rank", "stable_rank_by_power"),
+    "representation": ("alignment", "representation_change", "representation_changes"),
+    "updates": ("angle", "relative_update", "row_angles", "update_norm"),
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "GradientNoise",
+    "Observer",
+    "SpikeScore",
+    "alignment",
+    "angle",
+    "cosine",
+    "dead_share",
+    "dead_units",
+    "momentum_noise",
+    "observe",
+    "phi_from_momentum",
+    "relative_update",
+    "representation_change",
+    "representation_changes",
+    "row_angles",
+    "run_spike_score",
+    "spike_score",
+    "split_by_momentum",
+    "stable_rank",
+    "stable_rank_by_power",
+    "two_batches",
+    "update_norm",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"groundup.measure.{_WHERE[name]}"), name)
+    if name in _NAMES:
+        return importlib.import_module(f"groundup.measure.{name}")
+    raise AttributeError(f"module 'groundup.measure' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES, *_WHERE})

@@ -1,9 +1,9 @@
-"""Parameter groups: what is decayed, which layer a parameter belongs to, what Muon takes."""
+"""Parameter groups: what is decayed, what may turn, which layer a parameter is of, Muon's part."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from groundup._check import positive, within
+from groundup.optim.head import head_of
 from groundup.residual.branches import find_branches
 from groundup.residual.names import inside_wrappers, stock_name, unwrap
 
 _NORM = re.compile(r"Norm(\d+d)?$")
-_KINDS = ("hidden", "matrices", "no-decay")
+_KINDS = ("hidden", "matrices", "head", "no-decay")
 
 
 def groups(
@@ -31,25 +32,31 @@ def groups(
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model` in groups for any torch optimizer.
 
-    Without options there are two, in this order, each in the order of ``model.parameters()``:
+    Without options there are three, in this order, each in the order of ``model.parameters()``:
 
     =============  ==============  ==================================================
     ``name``       weight decay    what
     =============  ==============  ==================================================
     ``matrices``   `weight_decay`  two dimensions or more, and none of the following
+    ``head``       `weight_decay`  the matrix of an untied output head: of what the model
+                                   gives as ``get_output_embeddings()`` (Hugging Face) or
+                                   ``get_classifier()`` (timm), of a classifier of Hugging
+                                   Face, or of a linear map outside of the layers from the
+                                   width of an embedding to its number of tokens
     ``no-decay``   0               vectors (biases, gains), embeddings, norms, biases
                                    of any shape (named ``bias`` or ``…_bias``), what
                                    `no_decay` names, and what the model itself
                                    exempts (timm's ``no_weight_decay()``)
     =============  ==============  ==================================================
 
-    Parameters of ``no-decay`` are not turned by rotational optimizers either (``rotational``:
-    False): their angle √(2ηλ) is 0 without decay. A group that would be empty is left out, and so
-    are frozen parameters. A tied weight counts once, as the embedding that it is.
+    Rotational optimizers turn ``matrices`` alone; the other two have ``rotational`` False: without
+    decay the angle √(2ηλ) is 0, and a head of constant norm would keep logits as small as they are
+    at first. A head that is not found is one of the ``matrices``. A group that would be empty is
+    left out, and so are frozen parameters. A tied weight counts once, as the embedding that it is.
 
     Args:
         model: any module, also wrapped (DDP, `torch.compile`, `fully_shard`, PEFT).
-        weight_decay: λ of the matrices, at least 0.
+        weight_decay: λ of the matrices and the head, at least 0.
         lr: the rate η, written into each group; left out, the optimizer's own.
         by_layer: a group of each kind for every layer, with the layer's number l = 1, 2, … in its
             stack as ``layer``. What stands before the layers (``input …``) and after them
@@ -76,19 +83,23 @@ def groups(
         >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 3)
         >>> [(g["name"], len(g["params"])) for g in groups(model)]
         [('matrices', 12), ('no-decay', 24)]
+        >>> model = nn.Sequential(nn.Embedding(50, 8), model, nn.Linear(8, 50))
+        >>> [(g["name"], len(g["params"])) for g in groups(model)]
+        [('matrices', 12), ('head', 1), ('no-decay', 26)]
     """
     _check(weight_decay, lr, layer_decay, branches, by_layer or muon)
     by_layer = by_layer or layer_decay is not None
     model = _bare_model(model)
     parameters = [(stock_name(name), p) for name, p in model.named_parameters()]
     exempt = _exempt(model, parameters, no_decay)
-    places = _places(model, parameters, branches) if by_layer or muon else {}
+    heads = {id(p) for p in head_of(model)} - exempt
+    places = _places(model, parameters, heads, branches) if by_layer or muon else {}
 
     members: dict[tuple[_Place, str], list[Tensor]] = {}
     for _, p in parameters:
         if p.requires_grad:
             place = places.get(id(p), _NOWHERE)
-            kind = "no-decay" if id(p) in exempt else "matrices"
+            kind = "no-decay" if id(p) in exempt else "head" if id(p) in heads else "matrices"
             if muon and kind == "matrices" and place.layer is not None and p.ndim == 2:
                 kind = "hidden"
             members.setdefault((place if by_layer else _NOWHERE, kind), []).append(p)
@@ -102,7 +113,7 @@ def groups(
             "weight_decay": 0.0 if kind == "no-decay" else weight_decay,
             "name": f"{place.name} {kind}".strip(),
         }
-        if kind == "no-decay":
+        if kind in ("head", "no-decay"):
             group["rotational"] = False
         if by_layer:
             group["layer"] = place.layer
@@ -196,7 +207,10 @@ _NOWHERE = _Place()
 
 
 def _places(
-    model: nn.Module, parameters: Sequence[tuple[str, Tensor]], branches: Sequence[str] | None
+    model: nn.Module,
+    parameters: Sequence[tuple[str, Tensor]],
+    heads: Container[int],
+    branches: Sequence[str] | None,
 ) -> dict[int, _Place]:
     """The place of each parameter: before the layers, in one of them, after them."""
     layers: dict[int, tuple[str, int]] = {}
@@ -213,7 +227,7 @@ def _places(
     found = {}
     for _, p in parameters:
         if (at := layers.get(id(p))) is None:
-            found[id(p)] = outside
+            found[id(p)] = output if id(p) in heads else outside
             continue
         stack, layer = at
         name = f"layer {layer}" if len(depths) == 1 else f"{stack} layer {layer}"

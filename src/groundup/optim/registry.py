@@ -68,8 +68,9 @@ def create(
     Args:
         name: see `info`; `names` lists the table.
         params: a model, whose parameters `groundup.optim.groups` puts in groups (matrices with
-            weight decay; norms, biases and embeddings without; for Muon hidden matrices apart); or
-            parameters, or groups, which are taken as they are.
+            weight decay; the output head with it, but never turned; norms, biases and embeddings
+            without; for Muon hidden matrices apart); or parameters, or groups, which are taken as
+            they are.
         lr, weight_decay: the entry's defaults where left out.
         by_layer: of a model, groups of their own for each layer.
         options: the other arguments of the class; those left out have the entry's defaults. A

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from groundup._check import unknown
-from groundup.report import captions, curves, moments, style
+from groundup.report import captions, curves, heat, moments, style
 from groundup.report.curves import Curve
 from groundup.report.runs import Run
 from groundup.report.table import Study, Variant, evaluations, pairs, study
@@ -109,7 +109,7 @@ def draw_rate(group: Study) -> Figure:
             names.append(", ".join(style.label(v.name, 20) for v in variants))
         style.updates_axis(axes, curves.last(group.runs))
         axes.set_ylim(0, 1.16 * axes.get_ylim()[1])
-        axes.yaxis.set_major_formatter(lambda value, _: _rate(value))
+        axes.yaxis.set_major_formatter(lambda value, _: style.scientific(value))
         axes.locator_params(axis="y", nbins=5)
         style.mark(axes, moments.decay(group))
         style.legend(fig, handles, names)
@@ -144,44 +144,12 @@ def draw_alpha(group: Study) -> Figure:
         fig = style.new_figure(3.2 if len(maps) == 1 else 0.75 + 1.25 * len(maps))
         grid = fig.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0]
         image: Any = None
-        for axes, heat in zip(grid, maps, strict=True):
-            image = _heat(axes, heat, single=len(maps) == 1)
+        for axes, found in zip(grid, maps, strict=True):
+            image = heat.draw(axes, found, single=len(maps) == 1)
         style.updates_axis(grid[-1], maps[0].last)
         grid[-1].set_xlim(0, maps[0].last)
-        bar = fig.colorbar(image, ax=list(grid), pad=0.015, aspect=22, fraction=0.06)
-        bar.set_label("")
-        bar.ax.set_title("α", color=style.MUTED, loc="center")
-        bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
-        bar.outline.set_visible(False)
+        heat.bar(fig, image, list(grid), "α")
     return fig
-
-
-def _heat(axes: Axes, heat: moments.AlphaMap, single: bool) -> Any:
-    """One heat map; each layer's row is repeated, so that no viewer blurs rows together."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    cmap = LinearSegmentedColormap.from_list("α", ["#eef3f8", "#8fbbdc", "#2f7ab5", "#08306b"])
-    depth = heat.values.shape[1]
-    image = axes.imshow(
-        np.repeat(heat.values.T, max(1, 240 // depth), axis=0),
-        extent=(0, heat.last, 0.5, depth + 0.5),
-        origin="lower",
-        aspect="auto",
-        interpolation="none",
-        cmap=cmap,
-        vmin=0,
-        vmax=1,
-    )
-    axes.grid(False)
-    names = ", ".join(heat.variants)
-    style.titled(axes, "layer" if single else style.label(f"layer · {names}", 48))
-    axes.set_yticks(sorted({1, *range(0, depth + 1, max(1, depth // 4))} - {0}))
-    if 0 < heat.end < heat.last:
-        style.mark(axes, [(heat.end, "all layers at 1", style.PAPER)])
-        for text in axes.texts:
-            text.set_color(style.INK)
-            text.set_y(-5)
-    return image
 
 
 def _looks(group: Study) -> list[tuple[Variant, style.Look]]:
@@ -323,14 +291,6 @@ def _log_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: style.short(value))
-
-
-def _rate(value: float) -> str:
-    """0.0015 → 1.5e−3."""
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
 
 
 def _signed(value: float) -> str:

@@ -84,10 +84,13 @@ def looks(group: Study) -> dict[str, Look]:
     result = {}
     if group.baseline:
         result[group.baseline.name] = Look(BASELINE_COLOUR, _BASELINE_DASH, "X")
-    for i, variant in enumerate(group.others):
-        dash = _DASHES[(i + i // len(COLOURS)) % len(_DASHES)]
-        result[variant.name] = Look(COLOURS[i % len(COLOURS)], dash, _MARKERS[i % len(_MARKERS)])
-    return result
+    return result | {variant.name: look(i) for i, variant in enumerate(group.others)}
+
+
+def look(i: int) -> Look:
+    """The look of the i-th of several lines, counted from 0."""
+    dash = _DASHES[(i + i // len(COLOURS)) % len(_DASHES)]
+    return Look(COLOURS[i % len(COLOURS)], dash, _MARKERS[i % len(_MARKERS)])
 
 
 @contextmanager
@@ -140,6 +143,14 @@ def short(value: float) -> str:
     else:
         text = f"{value:.4g}"
     return text.replace("-", "−")
+
+
+def scientific(value: float) -> str:
+    """0.0015 → 1.5e−3."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
 
 
 def label(name: str, limit: int = 26) -> str:
