@@ -7,15 +7,15 @@ import bisect
 import functools
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from groundup.optim.rate.course import Course, Layered, Setting
 from groundup.optim.entries import Entry
+from groundup.optim.rate.course import Course, Layered, Setting
 from groundup.optim.registry import info
-from groundup.schedules import Advice, DepthSchedule, Factor, advise
+from groundup.schedules import Advice, DepthSchedule, Factor
 from groundup.schedules.chain import Chain
-from groundup.schedules.course import effective_length, residual_warnings
 from groundup.schedules.segments import Segment
+from groundup.train.advice import advice
 from groundup.train.recipe import Recipe
 
 _LAYERS = 16  # of a deeper model some layers only are followed
@@ -94,31 +94,7 @@ class Preview:
 
     @functools.cached_property
     def advice(self) -> Advice:
-        """On the warmup of the rate, and on residual warmup beside the rate's decay."""
-        recipe, entry = self.recipe, self._entry
-        model = recipe.model
-        if model.vocab_size is None:
-            model = replace(model, vocab_size=recipe.data.vocab_size)
-        found = advise(
-            effective_length(self.factor, self.steps),
-            self.steps,
-            beta2=recipe.optimizer.beta2,
-            batch_tokens=recipe.tokens_per_step,
-            parameters=model.parameters(),
-            peak=recipe.rate.peak,
-            placement=model.placement,
-            bounded=entry.decay == "angle" or recipe.optimizer.rrc,
-        )
-        reason = f"{found.reason} {entry.name}: warmup {entry.warmup}."
-        warnings = list(found.warnings)
-        if self.residual is not None:
-            warnings += residual_warnings(self.residual, self.depth, self.factor, self.steps)
-        if recipe.rate.weight_decay != "coupled" and self.own_decay > 0 and not self.decays:
-            warnings.append(
-                f"training will refuse rate.weight_decay={recipe.rate.weight_decay!r} with "
-                f"{entry.name}: {_KINDS[entry.decay]}"
-            )
-        return replace(found, reason=reason, warnings=tuple(warnings))
+        return advice(self.recipe)
 
     def some_layers(self, most: int) -> list[int]:
         """Layers 1 and L and some between them."""

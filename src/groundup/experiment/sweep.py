@@ -86,8 +86,8 @@ class Pivot:
 
     @classmethod
     def of(cls, results: Sequence[Result], axes: Axes) -> Pivot:
-        *others, last = axes or {"": [""]}
-        columns = tuple(axes[last]) if axes else ("",)
+        last = next(reversed(axes), "")
+        columns = tuple(axes.get(last, [""]))
         rows: dict[tuple[str, ...], list[list[float | None]]] = {}
         for result in results:
             *before, value = result.point.values or ("",)

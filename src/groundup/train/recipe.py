@@ -13,6 +13,7 @@ from typing import Literal
 from groundup._check import count
 from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
+from groundup.optim.registry import info
 from groundup.schedules import Factor
 from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
 
@@ -98,8 +99,17 @@ class Recipe:
             raise ValueError(f"name={self.name!r} is not valid: {NAME_RULE}")
         # What would only show in the middle of a run is found out here.
         self.factor()
+        self._refuse_other_decays()
         for schedule in (self.residual, self.rate.layers):
             schedule.resolve(self.train.steps)(1, self.model.layers)
+
+    def _refuse_other_decays(self) -> None:
+        mode, name = self.rate.weight_decay, self.optimizer.name
+        if mode != "coupled" and (kind := info(name).decay) != "decoupled":
+            raise ValueError(
+                f"rate.weight_decay={mode!r} is not valid with optimizer.name={name!r}, whose "
+                f"weight decay is of the kind {kind!r}: it needs a decoupled one"
+            )
 
     @property
     def tokens_per_step(self) -> int:

@@ -23,6 +23,7 @@ from groundup.model import Transformer
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
 from groundup.train import checkpoint, folder, setup
+from groundup.train.advice import advice
 from groundup.train.evaluate import HeldOut
 from groundup.train.progress import Silent, Status, Watcher
 from groundup.train.recipe import Recipe
@@ -88,12 +89,8 @@ def train(
             start, spent = _resume(run, watch)
             if start:
                 watch.note(f"going on after {start} updates")
-            end = recipe.residual.resolve(recipe.train.steps).end(recipe.model.layers)
-            if recipe.train.steps < end < math.inf:
-                watch.note(
-                    f"residual warmup would end after {end:g} updates, the run after "
-                    f"{recipe.train.steps}: not every layer will be at full strength"
-                )
+            for warning in advice(recipe).warnings:
+                watch.note(warning)
             folder.write_recipe(out, recipe)
             seconds = _loop(run, start, spent, watch, stop)
         summary = summarize(recipe, out, run.device, command, seconds)
