@@ -7,6 +7,7 @@
 # Parts: tests     what the CPU cannot show (needs pytest, hypothesis)
 #        overhead  cost of residual warmup at 130M, ours and the stock Llama (transformers), bf16
 #        ways      other ways to scale a branch, at 130M and 1.3B
+#        optimizers  an update of each of our optimizers, of torch's and of peers, at 130M
 #        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
 # Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
@@ -41,7 +42,7 @@ part_tests() {
         residual=$(ls tests/residual/test_*.py tests/residual/where/test_cuda.py | grep -v architectures)
     }
     # shellcheck disable=SC2086
-    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/model tests/schedules
+    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/optim tests/measure tests/model tests/schedules
 }
 
 part_overhead() {
@@ -55,6 +56,11 @@ part_overhead() {
 part_ways() {
     limited "$PYTHON" benchmarks/overhead.py --ways --device cuda --size 130M:32x1024 1.3B:8x2048 \
         --precision 0.2 --seconds 60 --out "$RESULTS/ways.json"
+}
+
+part_optimizers() {
+    limited "$PYTHON" benchmarks/optimizers.py --device cuda --size 130M \
+        --out "$RESULTS/optimizers.json"
 }
 
 part_demo() {
@@ -101,7 +107,7 @@ print(torch.cuda.get_device_name())' || return 2
     [ -z "$failed" ]
 }
 
-[ $# -gt 0 ] || set -- tests overhead ways demo resume
+[ $# -gt 0 ] || set -- tests overhead ways optimizers demo resume
 for part in "$@"; do
     [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done
