@@ -1,0 +1,287 @@
+"""Observing a run: measurements around every so many updates of any model and torch optimizer.
+
+Neither's code is touched. On an update that is not measured nothing happens but a comparison; on
+one that is, weights are kept as they were before, one forward more is run where inputs of layers
+are needed, and the results travel to the host together. Training goes on bit by bit as without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from groundup._check import count
+from groundup.measure import parts, probing
+from groundup.measure._rows import chunks, local_rows, over_ranks
+from groundup.measure.noise import two_batches
+from groundup.measure.subject import Subject, choose
+
+Measured = Callable[[int, dict[str, float]], None]
+
+
+def observe(
+    model: nn.Module,
+    optimizer: Optimizer,
+    what: Sequence[str] | None = None,
+    every: int = 50,
+    *,
+    batch_size: int | None = None,
+    probe: Any = None,
+    rows: int = 256,
+    per_tensor: bool = True,
+) -> Observer:
+    """Measure every `every`-th update of `optimizer`, from the next one on.
+
+    ===========  =====================================================================
+    ``updates``  ``update_norm`` ‖Δw‖; ``relative_update`` ‖Δw‖/‖w‖; ``angle`` in
+                 radians, of all weights as one vector; ``row_angle``, the mean over the
+                 rows of all matrices
+    ``noise``    ``grad_norm``, as the optimizer gets it (clipped); where its momentum is
+                 known, ``phi`` from that (`split_by_momentum`) and ``momentum_cosine``, of
+                 the gradient with the momentum of those before it; where the loop says
+                 `accumulated`, ``phi_two_batches``
+    ``rrc``      ``rrc``, the mean over linear layers of ‖ΔW·x‖/‖W·x‖, over `rows` inputs
+                 x each
+    ``rank``     ``stable_rank``, the mean over matrices, within 1%
+    ``relus``    ``dead_relus``, the share of dead units
+    ===========  =====================================================================
+
+    Each also by weight or module, as ``angle/layers.0.attention.query.weight``. What is not defined
+    or infinite is left out: the angle of a weight that was 0, φ at the first update.
+
+    Inputs x and ReLUs are seen in a forward of its own before the update: eager, without gradients,
+    leaving random state and buffers as they were. It costs memory for a copy of the weights too.
+
+    Args:
+        model: any module; its trainable parameters that `optimizer` has are measured. If it is
+            compiled, the compiled one (``torch.compile(model)``), or give a `probe`.
+        optimizer: any of torch's kind.
+        what: some of the above; None: all that apply.
+        every: update number 1, 1 + every, … is measured (steps 0, every, …).
+        batch_size: B, examples (sequences) in an update, over all ranks and micro-batches, for φ;
+            required by ``noise``.
+        probe: what the model is called with in that forward: a tensor, a list of inputs, or a dict
+            of named ones. None: what it was last called with before the update (the last
+            micro-batch).
+        rows: inputs of each layer that are kept, evenly spaced.
+        per_tensor: False leaves only the values of the whole model.
+
+    Raises:
+        ValueError: for bad input, for what does not apply, for a setting that would be ignored.
+
+    Example, with the steps counted by itself:
+        >>> model = nn.Linear(4, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> observer = observe(model, optimizer, ["updates"], every=10)
+        >>> observer.on_measure(lambda step, values: print(step, sorted(values)[:2]))
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        0 ['angle', 'angle/bias']
+
+    Or told by the loop, ``if observer.begin(step): …`` before the forward and
+    ``values = observer.end()`` after ``optimizer.step()`` (None if it was not measured).
+    """
+    return Observer(model, optimizer, what, every, batch_size, probe, rows, per_tensor)
+
+
+class Observer:
+    """What `observe` makes; also a context manager that detaches."""
+
+    latest: dict[str, float]
+    """The values of the last measured update."""
+    step: int | None
+    """Which one that was, in completed updates before it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        what: Sequence[str] | None,
+        every: int,
+        batch_size: int | None,
+        probe: Any,
+        rows: int,
+        per_tensor: bool,
+    ) -> None:
+        self.latest, self.step = {}, None
+        self._model, self._optimizer = model, optimizer
+        self._every = count("every", every)
+        self._batch_size = batch_size
+        self._per_tensor = per_tensor
+        self._next = 0  # completed updates
+        # Updates of the optimizer, for those that do not count them; inf where they are not known.
+        self._made = math.inf if any(optimizer.state.values()) else 0.0
+        self._measuring = False
+        self._done: dict[str, float] | None = None
+        self._squares: dict[int, Tensor] = {}
+        self._callbacks: list[Measured] = []
+        if batch_size is not None:
+            count("batch_size", batch_size)
+        subject = Subject(model, optimizer, batch_size, count("rows", rows), lambda: self._made)
+        self._weights = subject.weights
+        self._parts = choose(subject, what)
+        self._sights = [part.sight for part in self._parts if part.sight is not None]
+        self._probe = None if probe is None else probing.Probe.of(probe)
+        self._last: probing.LastInputs | None = None
+        if what is not None and probe is not None and not self._sights:
+            raise ValueError("probe would be ignored: only rrc and relus need inputs")
+        if what is not None and batch_size is not None and "noise" not in what:
+            raise ValueError(f"batch_size={batch_size!r} would be ignored: only noise needs it")
+        if self._sights and probe is None:
+            self._last = probing.LastInputs(model, lambda: self._armed and not self._measuring)
+        # Of a compiled optimizer.step() nothing of this is to be compiled.
+        before, after = (torch.compiler.disable(hook) for hook in (self._before, self._after))
+        self._hooks = [
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+            optimizer.register_load_state_dict_post_hook(self._loaded),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Observer of {type(self._model).__name__}, every {self._every} updates>"
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    # ------------------------------------------------------------------ driving it
+
+    def begin(self, step: int) -> bool:
+        """Say that `step` updates are completed; whether the next one will be measured.
+
+        To be called before the forward, at each update or once after resuming: from there on the
+        observer counts by itself.
+
+        Raises:
+            ValueError: if step is not a whole number ≥ 0.
+        """
+        self._next = count("step", step, least=0)
+        self._made = float(step)
+        self._done = None
+        self._squares = {}
+        return self._armed
+
+    def accumulated(self, sequences: int) -> None:
+        """Say that the gradients hold `sequences` of the batch so far, after each backward.
+
+        With the first micro-batch and the last (the whole batch; before clipping) φ is estimated
+        from two batch sizes too: ``phi_two_batches``. The gradient must be the sum of the
+        sequences' over the size of the whole batch, summed over ranks: not DDP's with ``no_sync``.
+        Does nothing where the update is not measured.
+
+        Raises:
+            ValueError: without ``batch_size``, or if `sequences` is not from 1 to it.
+        """
+        if self._batch_size is None:
+            raise ValueError("accumulated() would be ignored: it needs batch_size, and noise")
+        if count("sequences", sequences) > self._batch_size:
+            raise ValueError(
+                f"sequences={sequences} is not valid: the batch has batch_size={self._batch_size}"
+            )
+        if self._armed and (not self._squares or sequences == self._batch_size):
+            self._squares[sequences] = self._gradient_square()
+
+    def end(self) -> dict[str, float] | None:
+        """The values of the update since `begin`, if it was measured."""
+        return self._done
+
+    def on_measure(self, callback: Measured) -> None:
+        """Call back with the step and the values after each measured update."""
+        self._callbacks.append(callback)
+
+    def detach(self) -> None:
+        """Take all hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+        if self._last is not None:
+            self._last.remove()
+
+    # ------------------------------------------------------------------ around an update
+
+    @property
+    def _armed(self) -> bool:
+        return self._next % self._every == 0
+
+    @torch.no_grad()
+    def _before(self, *_: Any) -> None:
+        if not self._armed:
+            return
+        self._measuring = True
+        if self._sights:
+            probing.run(self._model, self._inputs(), self._sights)
+        for part in self._parts:
+            part.before()
+
+    @torch.no_grad()
+    def _after(self, *_: Any) -> None:
+        step, self._next, self._made = self._next, self._next + 1, self._made + 1
+        if not self._measuring:
+            return
+        self._measuring = False
+        values: parts.Values = {}
+        for part in self._parts:
+            values |= part.after()
+        values |= self._two_batches()
+        self.latest, self.step = self._as_numbers(values), step
+        self._done = self.latest
+        for callback in self._callbacks:
+            callback(step, self.latest)
+
+    def _loaded(self, *_: Any) -> None:
+        self._made = math.inf
+
+    def _inputs(self) -> probing.Probe:
+        seen = self._probe
+        if self._last is not None:
+            seen, self._last.probe = self._last.probe, None
+        if seen is None:
+            raise RuntimeError(
+                f"no forward of {type(self._model).__name__} was seen before the update (it is "
+                "compiled as a whole, or only a part of it is called): give observe(…) a probe, or "
+                "the module that is called"
+            )
+        return seen
+
+    def _gradient_square(self) -> Tensor:
+        weights = [w for w in self._weights.values() if w.grad is not None]
+        if not weights:
+            raise RuntimeError("accumulated() was called where there are no gradients")
+        squares = [_square(w) for w in weights]
+        return over_ranks(torch.stack([s.to(squares[0].device) for s in squares]), weights).sum()
+
+    def _two_batches(self) -> parts.Values:
+        squares, self._squares = self._squares, {}
+        total, small = self._batch_size, min(squares, default=0)
+        if total is None or total not in squares or small == total:
+            return {}
+        # The sum so far stands over the size of the whole batch.
+        small_sq = float(squares[small]) * (total / small) ** 2
+        return {"phi_two_batches": two_batches(small_sq, float(squares[total]), small, total).phi}
+
+    def _as_numbers(self, values: parts.Values) -> dict[str, float]:
+        if not self._per_tensor:
+            values = {name: value for name, value in values.items() if "/" not in name}
+        there: dict[torch.device, dict[str, Tensor]] = {}
+        numbers: dict[str, float] = {}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                there.setdefault(value.device, {})[name] = value.to(torch.float64)
+            else:
+                numbers[name] = value
+        for tensors in there.values():  # one transfer from each device
+            stacked = torch.stack(list(tensors.values()))
+            numbers |= dict(zip(tensors, stacked.tolist(), strict=True))
+        return {name: numbers[name] for name in values if math.isfinite(numbers[name])}
+
+
+def _square(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    parts_ = [g.square().sum() for (g,) in chunks(local_rows(weight.grad))]
+    return torch.stack(parts_).sum()

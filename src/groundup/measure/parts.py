@@ -1,0 +1,200 @@
+"""What an `Observer` measures around one update, one class for each word of its `what`.
+
+Before the update `before` takes what will be gone after it; `after` gives the results, 0-dim
+tensors where they are on a device still.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from groundup.measure import probing
+from groundup.measure._rows import over_ranks, whole
+from groundup.measure.momentum import Group, Momentum, gradient_sign, momentum_of
+from groundup.measure.noise import GradientNoise, dots, momentum_noise, split, split_by_momentum
+from groundup.measure.rank import stable_rank_by_power
+from groundup.measure.representation import representation_change
+from groundup.measure.updates import angle_of, row_sums
+
+Values = dict[str, Tensor | float]
+
+
+class Part:
+    """One measurement."""
+
+    sight: probing.Inputs | probing.Dead | None = None
+    """What it has to see of a forward before the update."""
+
+    def before(self) -> None:
+        """Called before each measured update, after the forward."""
+
+    def after(self) -> Values:
+        raise NotImplementedError
+
+
+class Updates(Part):
+    """‖Δw‖, ‖Δw‖/‖w‖ and angles."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self._kept: dict[str, Tensor] = {}
+
+    def before(self) -> None:
+        self._kept = {name: w.detach().clone() for name, w in self._weights.items()}
+
+    def after(self) -> Values:
+        weights = list(self._weights.values())
+        rows = [row_sums(self._kept.pop(name), w) for name, w in self._weights.items()]
+        first = rows[0].device
+        # ‖w‖², ‖Δw‖², ⟨w, Δw⟩, the sum of the row angles, and the number of rows that have one.
+        each = [_summed(r, w).to(first) for r, w in zip(rows, weights, strict=True)]
+        sums = over_ranks(torch.stack(each), weights)
+        total = sums.sum(0)
+        found: Values = {}
+        suffixes = ["", *(f"/{name}" for name in self._weights)]
+        for suffix, s in zip(suffixes, [total, *sums], strict=True):
+            found[f"update_norm{suffix}"] = s[1].sqrt()
+            found[f"relative_update{suffix}"] = (s[1] / s[0]).sqrt()
+            found[f"angle{suffix}"] = angle_of(s[:3])
+            found[f"row_angle{suffix}"] = s[3] / s[4]
+        return found
+
+
+_NO_MOMENTUM = Momentum("", 0.0)
+
+
+class Noise(Part):
+    """The gradient's norm; φ and its cosine with the momentum before it, where there is one."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        batch_size: float,
+        updates: Callable[[], float],
+    ) -> None:
+        self._optimizer = optimizer
+        self._batch_size = batch_size
+        self._updates = updates  # made, for optimizers that do not count them
+        self._names = {id(w): name for name, w in weights.items()}
+        self._found: dict[str, tuple[Tensor, float, float]] = {}
+
+    def before(self) -> None:
+        self._found = {}
+        for group in self._optimizer.param_groups:
+            momentum = momentum_of(self._optimizer, group) or _NO_MOMENTUM
+            for p in group["params"]:
+                if p.grad is not None and id(p) in self._names:
+                    self._found[self._names[id(p)]] = self._sums(p, momentum, group)
+
+    def _sums(self, p: Tensor, momentum: Momentum, group: Group) -> tuple[Tensor, float, float]:
+        """⟨m, g⟩, ‖m‖² and ‖g‖² with the momentum m so far; β, and the gradients m has seen."""
+        state = self._optimizer.state.get(p, {})
+        assert p.grad is not None
+        kept = state.get(momentum.key)
+        sums = dots(torch.zeros_like(p.grad) if kept is None else kept, p.grad)
+        scale = gradient_sign(group) * momentum.scale
+        sums = sums * torch.tensor([scale, scale * scale, 1.0], dtype=sums.dtype).to(sums.device)
+        seen = float(state["step"]) if "step" in state else self._updates()
+        return sums, momentum.beta, seen or math.inf
+
+    def after(self) -> Values:
+        found, self._found = self._found, {}
+        if not found:
+            return {}
+        first = next(iter(found.values()))[0].device
+        sums = torch.stack([s.to(first) for s, _, _ in found.values()])
+        values: Values = {"grad_norm": sums[:, 2].sum().sqrt()}
+        a = d = g = k = 0.0
+        compared = torch.zeros(3, dtype=torch.float64)
+        pairs = zip(found.items(), sums.tolist(), strict=True)
+        for (name, (_, beta, seen)), (dot, m_sq, g_sq) in pairs:
+            if m_sq == 0 or g_sq == 0:  # nothing to compare: no momentum yet, or no gradient
+                continue
+            total = 1 - beta**seen  # of the weights in m
+            hat_sq, hat_dot = m_sq / total**2, dot / total
+            noise = split_by_momentum(hat_sq, hat_dot, g_sq, beta, seen + 1, self._batch_size)
+            values[f"phi/{name}"] = noise.phi
+            a, d, g = a + hat_sq, d + hat_dot, g + g_sq
+            k += momentum_noise(beta, seen) * g_sq
+            compared += torch.tensor([dot, m_sq, g_sq], dtype=torch.float64)
+        if g > 0:
+            values["momentum_cosine"] = compared[0] / (compared[1] * compared[2]).sqrt()
+            signal, variance = split(a, max(0.0, d), g, k / g)
+            values["phi"] = GradientNoise(signal, variance * self._batch_size).phi
+        return values
+
+
+class Representation(Part):
+    """‖ΔW·x‖/‖W·x‖ of the linear layers."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], rows: int) -> None:
+        self.sight = self._inputs = probing.Inputs(layers, rows)
+        self._layers = layers
+        self._kept: dict[str, Tensor] = {}
+
+    def before(self) -> None:
+        self._kept = {name: self._weight(name).clone() for name in self._inputs.rows}
+
+    def after(self) -> Values:
+        values: Values = {}
+        for name, x in self._inputs.rows.items():
+            change = representation_change(self._kept.pop(name), self._weight(name), x)
+            values[f"rrc/{name}"] = change
+        self._inputs.rows.clear()
+        return values | mean_of("rrc", values)
+
+    def _weight(self, name: str) -> Tensor:
+        module = self._layers[name]
+        weight = whole(module.weight)  # type: ignore[arg-type]
+        return weight.T if probing.is_transposed(module) else weight
+
+
+class Rank(Part):
+    """‖W‖_F²/‖W‖₂² of the matrices, within 1%."""
+
+    def __init__(self, matrices: Mapping[str, Tensor]) -> None:
+        self._matrices = matrices
+
+    def after(self) -> Values:
+        values: Values = {}
+        for name, w in self._matrices.items():
+            values[f"stable_rank/{name}"] = stable_rank_by_power(w)
+        return values | mean_of("stable_rank", values)
+
+
+class Relus(Part):
+    """The share of dead units."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.sight = self._dead = probing.Dead(modules)
+
+    def after(self) -> Values:
+        counts = dict(self._dead.counts)
+        self._dead.counts.clear()
+        values: Values = {f"dead_relus/{name}": c[0] / c[1] for name, c in counts.items()}
+        if counts:
+            dead, units = sum(c.cpu() for c in counts.values())  # type: ignore[misc]
+            values["dead_relus"] = dead / units
+        return values
+
+
+def _summed(rows: Tensor, weight: Tensor) -> Tensor:
+    angles = angle_of(rows) if weight.ndim >= 2 else rows.new_zeros(0)
+    known = angles.isfinite()
+    return torch.cat(
+        [rows.sum(0), torch.where(known, angles, 0.0).sum()[None], known.sum()[None].to(rows.dtype)]
+    )
+
+
+def mean_of(name: str, values: Values) -> Values:
+    """The mean of those that are numbers."""
+    if not values:
+        return {}
+    each = torch.stack([torch.as_tensor(v, dtype=torch.float64).cpu() for v in values.values()])
+    return {name: each[each.isfinite()].mean()}

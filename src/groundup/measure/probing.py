@@ -1,0 +1,151 @@
+"""One extra forward that leaves no trace, to see what goes into linear layers and ReLUs.
+
+It runs eagerly (hooks inside compiled blocks do not run), without gradients, in the mode the model
+is in; random state and buffers (running statistics) are afterwards what they were. What a module
+keeps anywhere else, such as a count of its calls in a plain attribute, does change.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.measure.activations import RELU_NAMES, RELUS, dead_units
+
+
+@dataclass
+class Probe:
+    """What to call the model with."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    autocast: Mapping[str, torch.dtype] = field(default_factory=dict)
+
+    @staticmethod
+    def of(inputs: Any) -> Probe:
+        """From what a user gives: a tensor, a list of positional inputs or a dict of named ones."""
+        if isinstance(inputs, Mapping):
+            return Probe((), dict(inputs))
+        return Probe((inputs,) if isinstance(inputs, Tensor) else tuple(inputs))
+
+
+class LastInputs:
+    """Keeps what the model was last called with in training, while `wanted` says so.
+
+    A call inside of a compiled graph is not seen.
+    """
+
+    def __init__(self, model: nn.Module, wanted: Callable[[], bool]) -> None:
+        self.probe: Probe | None = None
+        self._wanted = wanted
+        self._types = {p.device.type for p in model.parameters()}
+        self._hook = model.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def remove(self) -> None:
+        self._hook.remove()
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or not self._wanted() or not torch.is_grad_enabled():
+            return
+        autocast = {
+            kind: torch.get_autocast_dtype(kind)
+            for kind in self._types
+            if torch.is_autocast_enabled(kind)
+        }
+        self.probe = Probe(args, kwargs, autocast)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """nn.Linear, or the Conv1D of transformers (GPT-2), whose weight is [in, out]."""
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+        for kind in type(module).__mro__
+    )
+
+
+def is_relu(module: nn.Module) -> bool:
+    return isinstance(module, RELUS) or type(module).__name__ in RELU_NAMES
+
+
+class Inputs:
+    """Some rows of what went into linear modules: `rows[name]`, at most [count, in]."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], count: int) -> None:
+        self.rows: dict[str, Tensor] = {}
+        self._modules = modules
+        self._count = count
+
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], None]]]:
+        for name, module in self._modules.items():
+            yield module, partial(self._take, name)
+
+    def _take(self, name: str, x: Tensor) -> None:
+        if name in self.rows:  # a module that is called several times: the first
+            return
+        rows = x.detach().flatten(0, -2) if x.ndim > 1 else x.detach()[None]
+        # Evenly spaced: a draw would move the random state.
+        take = min(self._count, len(rows))
+        where = torch.linspace(0, len(rows) - 1, take, device=x.device, dtype=torch.float64)
+        self.rows[name] = rows[where.round().long()]
+
+
+class Dead:
+    """Counts of dead units and of all units of ReLU modules: `counts[name]`, [2] each."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.counts: dict[str, Tensor] = {}
+        self._modules = modules
+
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], None]]]:
+        for name, module in self._modules.items():
+            yield module, partial(self._count, name)
+
+    def _count(self, name: str, x: Tensor) -> None:
+        dead = dead_units(x)
+        count = torch.stack([dead.sum(), torch.full_like(dead.sum(), dead.numel())]).double()
+        # A module may serve several places: what all of them hold is added up.
+        self.counts[name] = self.counts[name] + count if name in self.counts else count
+
+
+def run(model: nn.Module, probe: Probe, sights: Sequence[Inputs | Dead]) -> None:
+    """Call `model` with `probe` and show each of `sights` the inputs it asked for."""
+    buffers = [(b, b.clone()) for b in model.buffers() if not b.is_meta]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with ExitStack() as during:
+        for sight in sights:
+            for module, take in sight.hooks():
+                hook = module.register_forward_pre_hook(_showing(take))
+                during.callback(hook.remove)
+        during.enter_context(torch.no_grad())
+        during.callback(_restore, buffers)
+        during.enter_context(torch.random.fork_rng(devices=devices))
+        if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
+            during.enter_context(torch.compiler.set_stance("force_eager"))
+        for kind, dtype in probe.autocast.items():
+            during.enter_context(torch.autocast(kind, dtype=dtype))
+        model(*probe.args, **probe.kwargs)
+
+
+def _showing(take: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if args:
+            take(args[0])
+
+    return hook
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, kept in buffers:
+        if not torch.equal(buffer, kept):
+            buffer.copy_(kept)
