@@ -88,12 +88,25 @@ def test_alignment_at_its_ends_and_between() -> None:
     st.floats(1.001, 10.0),
     st.integers(1, 10_000),
     st.sampled_from([0.0, 0.3, 0.9, 0.99]),
-    st.booleans(),
 )
-def test_alignment_rises(phi: float, more: float, batch: int, beta: float, nesterov: bool) -> None:
-    low, high = (alignment(p, batch, beta, nesterov=nesterov) for p in (phi, phi * more))
-    assert alignment(0.0, batch, beta, nesterov=nesterov) <= low * (1 + 1e-12)
+def test_alignment_rises(phi: float, more: float, batch: int, beta: float) -> None:
+    low, high = (alignment(p, batch, beta) for p in (phi, phi * more))
+    assert alignment(0.0, batch, beta) <= low * (1 + 1e-12)
     assert low <= high * (1 + 1e-12) <= 1 + 1e-9
+
+
+@given(st.floats(0.0, 1e6), st.integers(2, 10_000), st.sampled_from([0.3, 0.9, 0.98]))
+def test_nesterovs_alignment_first_falls_a_little(phi: float, batch: int, beta: float) -> None:
+    """Where c > 2k; at most to 2√(k(c − k))/c of a(0), the minimum of (x + c)²/(x + k)."""
+    c, k = 1 - beta**2, beta**4 * (1 - beta) / (1 + beta) + (1 - beta**2) ** 2
+    least = 2 * math.sqrt(k * (c - k)) / c if c > 2 * k else 1.0
+    a = alignment(phi, batch, beta, nesterov=True)
+    # φ + 1 in the place of 1 can only take a little more at such a small φ.
+    lowest = max(0.0, (c - 2 * k) / batch)
+    floor = least / math.sqrt(1 + lowest) * alignment(0.0, batch, beta, nesterov=True)
+    assert floor * 0.999 <= a <= 1 + 1e-9
+    if beta == 0.98:
+        assert least == pytest.approx(0.893, abs=1e-3)
 
 
 def test_alignment_does_not_fall_below_the_width() -> None:

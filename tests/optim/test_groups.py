@@ -233,6 +233,8 @@ def test_a_head_that_is_told_by_its_size() -> None:
     assert found(nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 32))) == ["1.weight"]
     assert found(nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 31))) == []
     assert found(nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 8))) == []
+    config = ModelConfig(layers=2, width=8, heads=2, vocab_size=32, feed_forward=32, tied=True)
+    assert found(Transformer(config)) == []  # maps of that shape in the layers, and no others
     frozen = Model(1, 1)
     frozen.heads.requires_grad_(False)
     assert found(frozen) == []

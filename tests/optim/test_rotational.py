@@ -15,15 +15,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from groundup.optim.equilibrium import EquilibriumOptimizer
 from groundup.optim.rotational import RotationalAdamW, RotationalSGD, adamw_angle, sgd_angle
-from groundup.optim.turning import TurningOptimizer
 from tests.optim.rotational_loop import Adam, Momentum, Row
 from tests.optim.rotational_on_two_ranks import MAKERS, net, resume
 from tests.optim.test_rotation import between, close
 from tests.residual.where import ranks
 
 SHAPES = [(6, 5), (4, 3, 2), (5,), (3, 1)]  # the last two do not turn
-KINDS: dict[str, Callable[..., TurningOptimizer]] = {
+KINDS: dict[str, Callable[..., EquilibriumOptimizer]] = {
     "adamw": RotationalAdamW,
     "sgd": lambda params, **kw: RotationalSGD(params, **{"lr": 1e-3, "weight_decay": 0.1} | kw),
     "nesterov": lambda params, **kw: KINDS["sgd"](params, nesterov=True, **kw),
@@ -284,7 +284,9 @@ def test_a_row_of_norm_zero_is_refused(kind: str) -> None:
     params = parameters()
     with torch.no_grad():
         params[0][3] = 0.0
-    with pytest.raises(ValueError, match=r"parameter 0 .* 1 rows of norm 0, the first of them 3"):
+    with pytest.raises(
+        ValueError, match=r"parameter 0 .*: 1 of 6 rows have norm 0, the first is row 3"
+    ):
         train(KINDS[kind](params), 1, Gradients())
     train(KINDS[kind](params, rotational=False), 1, Gradients())
 
@@ -314,7 +316,7 @@ def test_foreach_gives_the_same_numbers(kind: str) -> None:
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_saved_state_goes_on_bit_by_bit(kind: str, dtype: torch.dtype) -> None:
-    def make(params: list[nn.Parameter]) -> TurningOptimizer:
+    def make(params: list[nn.Parameter]) -> EquilibriumOptimizer:
         return KINDS[kind](params, master_weights=True, angle="linear")
 
     a = [nn.Parameter(p.detach().to(dtype)) for p in parameters()]

@@ -83,7 +83,8 @@ def alignment(
     c: the weight of the newest gradient in the direction; k: the sum of all squared weights, if the
     weights sum to 1. Plain momentum has c = 1 − β, k = (1 − β)/(1 + β) (β = 0: both 1); Nesterov's,
     β·m + (1 − β)·g, has c = 1 − β² and k = β⁴(1 − β)/(1 + β) + c². a rises from a(0) = c/√(k·B)
-    (plain: √((1 − β²)/B)) to 1.
+    (plain: √((1 − β²)/B)) to 1. Nesterov's with β above 0.73 (c > 2k) first falls a little, to
+    2√(k(c − k))/c of a(0): 0.89 at β = 0.98.
 
     It is exact for one output unit and where the outputs' changes are parallel to their gradients,
     otherwise a lower bound; and for a width well above B. With `width` d, what other examples do to

@@ -71,3 +71,22 @@ def weights_sum(beta: float, n: _Number) -> _Number:
     if isinstance(exponent, Tensor):
         return -torch.expm1(exponent)
     return -math.expm1(exponent)
+
+
+def momentum_rms(beta: float, nesterov: bool = False) -> float:
+    """RMS of the momentum of independent gradients of RMS 1, after many updates.
+
+    m ← β·m + (1 − β)·g gives the gradient of k updates ago the weight (1 − β)·βᵏ; the squares sum
+    to (1 − β)/(1 + β). In Nesterov's β·m + (1 − β)·g the weights are (1 − β)·(1 + β) for k = 0 and
+    (1 − β)·βᵏ⁺¹ before: β⁴·(1 − β)/(1 + β) + (1 − β)²·(1 + β)². The RMS is the root of that.
+
+    It is the RMS of AdamW's update under such gradients, whose second moment is 1. Derived here for
+    arXiv:2410.23922 (docs/derivations.md).
+
+    >>> round(momentum_rms(0.9), 4), round(momentum_rms(0.9, nesterov=True), 4)
+    (0.2294, 0.2658)
+    """
+    late = (1.0 - beta) / (1.0 + beta)
+    if not nesterov:
+        return math.sqrt(late)
+    return math.sqrt(beta**4 * late + ((1.0 - beta) * (1.0 + beta)) ** 2)

@@ -46,11 +46,11 @@ def tangent(weight: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     The norm is exactly 0 where nothing but rounding is left: a direction that is zero or radial.
     Not a number stays not a number. Shapes and dtypes as in `rotate_rows`.
     """
-    length = row_norms(weight).clamp_min(_TINY)
+    length = row_norms(weight).clamp(min=_TINY)
     share = row_dots(weight, direction) / length / length
     rest = torch.addcmul(direction, weight, share, value=-1.0)
     left = row_norms(rest)
-    noise = (_NOISE * length * share.abs()).clamp_min(_TINY)
+    noise = (_NOISE * length * share.abs()).clamp(min=_TINY)
     return rest, torch.where(left <= noise, torch.zeros_like(left), left)
 
 

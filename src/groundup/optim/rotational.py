@@ -8,17 +8,22 @@ Rotational updates turn every row by that angle from the first update on, and ke
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from groundup._check import positive, within
-from groundup.optim.bias import BiasCorrection, check_bias_correction, momentum_scale, weights_sum
-from groundup.optim.lion import Number, number
-from groundup.optim.turning import TurningOptimizer, times_
-
-Angle = Literal["sqrt", "linear"]
+from groundup._check import positive
+from groundup.optim.bias import (
+    BiasCorrection,
+    check_bias_correction,
+    momentum_rms,
+    momentum_scale,
+    weights_sum,
+)
+from groundup.optim.equilibrium import EquilibriumOptimizer
+from groundup.optim.own import Number, check_momentum, number, times_
+from groundup.optim.turning import Angle
 
 
 def adamw_angle(lr: float, weight_decay: float, beta1: float = 0.9) -> float:
@@ -30,7 +35,7 @@ def adamw_angle(lr: float, weight_decay: float, beta1: float = 0.9) -> float:
     >>> round(adamw_angle(1e-3, 0.1), 5)
     0.00324
     """
-    return (2.0 * lr * weight_decay * _adamw_share(beta1)) ** 0.5
+    return (2.0 * lr * weight_decay) ** 0.5 * momentum_rms(beta1)
 
 
 def sgd_angle(
@@ -41,19 +46,15 @@ def sgd_angle(
     With Nesterov momentum √(2·lr·λ·(1 + 2α − 2α³)/(1 + α)), derived here (docs/derivations.md); the
     paper gives none, and its authors' program uses the former.
     """
-    return (2.0 * lr * weight_decay * _sgd_share(momentum, nesterov)) ** 0.5
+    return (2.0 * lr * weight_decay) ** 0.5 * _sgd_rms(momentum, nesterov)
 
 
-def _adamw_share(beta1: float) -> float:
-    return (1.0 - beta1) / (1.0 + beta1)
-
-
-def _sgd_share(momentum: float, nesterov: bool) -> float:
+def _sgd_rms(momentum: float, nesterov: bool) -> float:
     wider = 1.0 + 2.0 * momentum - 2.0 * momentum**3 if nesterov else 1.0
-    return wider / (1.0 + momentum)
+    return (wider / (1.0 + momentum)) ** 0.5
 
 
-class RotationalAdamW(TurningOptimizer):
+class RotationalAdamW(EquilibriumOptimizer):
     """AdamW whose matrices turn by the equilibrium angle, row by row, at constant norm.
 
     For a row w of a rotational parameter, u = m̂/(√v̂ + ε) without its radial part::
@@ -119,7 +120,7 @@ class RotationalAdamW(TurningOptimizer):
         )
     """
 
-    _buffer_names = ("exp_avg", "exp_avg_sq")
+    _buffers = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -150,13 +151,14 @@ class RotationalAdamW(TurningOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_group(self, group: dict[str, Any]) -> None:
+    def _check(self, group: dict[str, Any]) -> None:
         if len(group["betas"]) != 2:
             raise ValueError(f"betas={group['betas']!r} is not valid: it must be two numbers")
         for i, beta in enumerate(group["betas"]):
-            _check_momentum(f"betas[{i}]", beta)
+            check_momentum(f"betas[{i}]", beta)
         positive("eps", group["eps"])
         check_bias_correction(group["bias_correction"])
+        super()._check(group)
 
     def _directions(
         self,
@@ -185,8 +187,8 @@ class RotationalAdamW(TurningOptimizer):
         first = weights_sum(beta1, n) / weights_sum(beta1, rows)
         return first * (weights_sum(beta2, rows) / weights_sum(beta2, n)) ** 0.5
 
-    def _share(self, group: dict[str, Any]) -> float:
-        return _adamw_share(group["betas"][0])
+    def _rms(self, group: dict[str, Any]) -> float:
+        return momentum_rms(group["betas"][0])
 
     def _turn_scale(self, group: dict[str, Any], rows: Tensor) -> Number:
         name = group["bias_correction"]
@@ -196,7 +198,7 @@ class RotationalAdamW(TurningOptimizer):
         return group["weight_decay"]
 
 
-class RotationalSGD(TurningOptimizer):
+class RotationalSGD(EquilibriumOptimizer):
     """SGD with momentum whose matrices turn by the equilibrium angle, row by row, at constant norm.
 
     As `RotationalAdamW`, with b ← α·b + g, u = b (Nesterov: g + α·b) divided by the sum of the
@@ -221,7 +223,7 @@ class RotationalSGD(TurningOptimizer):
         optimizer = gu.optim.RotationalSGD(model.parameters(), lr=0.1, weight_decay=5e-4)
     """
 
-    _buffer_names = ("momentum_buffer",)
+    _buffers = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -250,10 +252,11 @@ class RotationalSGD(TurningOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        _check_momentum("momentum", group["momentum"])
+    def _check(self, group: dict[str, Any]) -> None:
+        check_momentum("momentum", group["momentum"])
         if group["nesterov"] and group["momentum"] == 0.0:
             raise ValueError("nesterov=True is not valid with momentum=0: give a momentum above 0")
+        super()._check(group)
 
     def _directions(
         self,
@@ -279,11 +282,5 @@ class RotationalSGD(TurningOptimizer):
     def _unbiased(self, group: dict[str, Any], n: Any, rows: Tensor) -> Number:
         return 1.0 / weights_sum(group["momentum"], rows + float(group["nesterov"]))
 
-    def _share(self, group: dict[str, Any]) -> float:
-        return _sgd_share(group["momentum"], group["nesterov"])
-
-
-def _check_momentum(field: str, value: Any) -> None:
-    within(field, value, 0.0, 1.0)
-    if value == 1.0:
-        raise ValueError(f"{field}=1 is not valid: it must be below 1")
+    def _rms(self, group: dict[str, Any]) -> float:
+        return _sgd_rms(group["momentum"], group["nesterov"])
