@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[1] / "benchmarks" / "overhead.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(*flags: str) -> str:
-    command = [sys.executable, str(PROGRAM), *flags]
+def run(*flags: str, program: str = "overhead.py") -> str:
+    command = [sys.executable, str(FOLDER / program), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -56,7 +56,20 @@ def test_ways_compute_the_same_and_are_all_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", [["--size", "huge:8x128"], ["--size", "tiny"]])
 def test_a_size_that_does_not_exist_is_refused(flags: list[str]) -> None:
-    command = [sys.executable, str(PROGRAM), *flags]
+    command = [sys.executable, str(FOLDER / "overhead.py"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "--size" in done.stderr
+
+
+def test_optimizers_are_timed_against_fused_adamw(tmp_path: Path) -> None:
+    out = tmp_path / "optimizers.json"
+    run("--quick", "--device", "cpu", "--out", str(out), program="optimizers.py")
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]
+    arms = result["arms"]
+    assert arms["torch AdamW fused"]["ratio"]["cpu"]["value"] == 1.0
+    assert {"the same again", "LionAR", "AdamW inverse fused"} <= arms.keys()
+    # One momentum, two, and one with the norms of rows.
+    found = [arms[n]["state_bytes_per_parameter"] for n in ("LionA single", "torch AdamW fused")]
+    assert found == pytest.approx([4, 8], abs=0.1)
+    assert 4 < arms["LionAR"]["state_bytes_per_parameter"] < 5

@@ -41,7 +41,8 @@ class AdamW(torch.optim.AdamW):
     gradient later than others of their group count by themselves.
 
     ``state[p]["update_scale"]``, a 0-dim tensor that others may put there, multiplies the update of
-    a tensor but not its decay. Tensors of different scales are updated by calls of their own.
+    a tensor but not its decay. Tensors of different scales are updated by calls of their own; with
+    scales on a GPU and other kernels than the fused one, each update waits for them once a group.
 
     Args:
         params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable,
