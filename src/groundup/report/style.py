@@ -154,10 +154,12 @@ def scientific(value: float) -> str:
 
 
 def label(name: str, limit: int = 26) -> str:
-    """A name fit for a legend: one line, not too long, and never taken for a private one."""
+    """A name fit for a legend: one line, not too long, and never taken for a private one. It is cut
+    in its middle: names of a sweep differ at their ends."""
     name = "".join(c if c.isprintable() else " " for c in name)
     if len(name) > limit:
-        name = name[: limit - 1] + "…"
+        end = (limit - 1) // 2
+        name = f"{name[: limit - 1 - end]}…{name[-end:]}"
     return "\u200b" + name if name.startswith("_") else name
 
 
