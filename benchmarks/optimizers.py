@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from groundup.model import Transformer, preset
 from groundup.optim.adamw import AdamW
-from groundup.optim.lion_a import LionA
-from groundup.optim.lion_ar import LionAR
+from groundup.optim.lion import LionA, LionAR
 from groundup.train.setup import pick_device
 
 Params = list[nn.Parameter]

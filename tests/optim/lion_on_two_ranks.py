@@ -21,8 +21,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from groundup.optim.adamw import AdamW
-from groundup.optim.lion_a import LionA
-from groundup.optim.lion_ar import LionAR
+from groundup.optim.lion import LionA, LionAR
 from groundup.optim.rows import dealt_like, local, placed_like, row_dots, row_norms, whole_rows
 
 Maker = Callable[[Iterable[Any]], torch.optim.Optimizer]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.optim.bias import momentum_rms
-from groundup.optim.lion_a import LionA
+from groundup.optim.lion import LionA
 from tests.optim import lion_loop
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.optim.lion_a import LionA
-from groundup.optim.lion_ar import LionAR
+from groundup.optim.lion import LionA, LionAR
 from tests.optim import lion_loop
 
 ROUNDING = 3e-7  # radians, and relative for norms: a few float32 roundings

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from groundup.optim.lion_a import LionA
-from groundup.optim.lion_ar import LionAR
+from groundup.optim.lion import LionA, LionAR
 
 Make = Callable[..., torch.optim.Optimizer]
 SHAPES = ((4, 8), (5,), (6, 2, 2), (3, 1))

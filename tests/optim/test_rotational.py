@@ -291,6 +291,29 @@ def test_a_row_of_norm_zero_is_refused(kind: str) -> None:
     train(KINDS[kind](params, rotational=False), 1, Gradients())
 
 
+@both
+def test_a_row_of_norm_zero_is_refused_late_and_before_anything_moves(kind: str) -> None:
+    """At a rate of 0 a checkpoint makes the state that it loads, maybe before the weights."""
+    good, bad = parameters(shapes=[(4, 3), (4, 3)])
+    with torch.no_grad():
+        bad.zero_()
+    optimizer = KINDS[kind]([{"params": [good]}, {"params": [bad]}], lr=0.0)
+    train(optimizer, 1, Gradients())
+    before = good.detach().clone()
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    with pytest.raises(ValueError, match="4 of 4 rows have norm 0"):
+        train(optimizer, 1, Gradients())
+    assert torch.equal(good, before)
+
+
+@both
+def test_it_refuses_to_be_captured(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.optim.own.capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="each replay of a CUDA graph"):
+        train(KINDS[kind](parameters()), 1, Gradients())
+
+
 def test_sparse_and_complex_are_refused() -> None:
     with pytest.raises(ValueError, match="complex"):
         RotationalAdamW([nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))])
@@ -347,8 +370,9 @@ def test_low_precision(kind: str) -> None:
     ]
     rounded = [nn.Parameter(p.detach().bfloat16()) for p in exact]
     plain = copy.deepcopy(rounded)
-    with pytest.warns(UserWarning, match="bfloat16 .*master_weights=True"):
+    with pytest.warns(UserWarning, match="bfloat16 .*master_weights=True") as said:
         train(KINDS[kind](plain, lr=1e-4), 1, Gradients())
+    assert said[0].filename == __file__
     train(KINDS[kind](rounded, lr=1e-4, master_weights=True), 300, Gradients())
     gradients = Gradients()
     optimizer = KINDS[kind](exact, lr=1e-4)

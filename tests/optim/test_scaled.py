@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from groundup.optim.lion_a import LionA
+from groundup.optim.lion import LionA
 from groundup.optim.scaled import scaled, scaled_update
 
 

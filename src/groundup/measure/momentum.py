@@ -87,7 +87,7 @@ _TABLE: dict[tuple[str, str], Callable[[Group], Momentum | None]] = {
     ("torch", "Muon"): _muon,
     ("groundup", "Muon"): _muon,
     ("groundup", "AdamW"): _adamw,
-    ("groundup", "Lion"): _lion,
+    ("groundup", "SignOptimizer"): _lion,
     ("groundup", "RotationalAdamW"): _adamw,
     # Its decay is a part of the average only where nothing turns: in vectors.
     ("groundup", "RotationalSGD"): _sum,

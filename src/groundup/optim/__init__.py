@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from groundup.optim import rate, rrc
     from groundup.optim.adamw import AdamW
     from groundup.optim.entries import Entry
-    from groundup.optim.lion_a import LionA
-    from groundup.optim.lion_ar import LionAR
+    from groundup.optim.lion import LionA, LionAR
     from groundup.optim.muon import Muon
     from groundup.optim.registry import check, create, info, names
     from groundup.optim.rotational import RotationalAdamW, RotationalSGD
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdamW": "adamw",
     "Entry": "entries",
-    "LionA": "lion_a",
-    "LionAR": "lion_ar",
+    "LionA": "lion",
+    "LionAR": "lion",
     "Muon": "muon",
     "RRC": "rrc",
     "RotationalAdamW": "rotational",

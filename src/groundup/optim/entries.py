@@ -180,7 +180,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         name="liona",
-        where="groundup.optim.lion_a:LionA",
+        where="groundup.optim.lion:LionA",
         description="Lion with one β, scaled to the size of AdamW's updates",
         source="Kosson et al. 2024, arXiv:2410.23922",
         defaults={"lr": 1e-3, "beta": 0.9, "weight_decay": 0.1},
@@ -189,7 +189,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         name="lionar",
-        where="groundup.optim.lion_ar:LionAR",
+        where="groundup.optim.lion:LionAR",
         description="LionA that turns each row of a matrix by a fixed angle and keeps its norm",
         source="Kosson et al. 2024, arXiv:2410.23922",
         defaults={"lr": 1e-3, "beta": 0.9, "weight_decay": 0.1},

@@ -28,7 +28,7 @@ GROUP_KEY = "rrc_phi"
 """Where a φ that was given stands in each parameter group."""
 
 # Those of groundup's that multiply an update by state[p]["update_scale"].
-_SCALING = ("Lion", "TurningOptimizer", "AdamW")
+_SCALING = ("OwnOptimizer", "AdamW")
 _NOT_PROPORTIONAL = ("LBFGS", "Rprop", "Adafactor")
 _KEYS = (noise_state.KEY, noise_state.MOMENTUM)
 
