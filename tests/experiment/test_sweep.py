@@ -93,7 +93,7 @@ def test_from_the_command_line(recipe: Recipe, tmp_path: Path, capsys) -> None:
         assert cells == expected
         best = rows[variant].index("*") - 1
         assert rows[variant][best] == min(expected)
-    assert (out / "report.html").exists()
+    assert "broken.warmup-2" in (out / "report.html").read_text()
     assert (out / "lionar.warmup-6" / "seed-0" / "metrics.jsonl").exists()
     point = recipe_file.read(out / "lionar.warmup-6" / "seed-0" / "recipe.toml").recipe
     assert (point.optimizer.name, point.rate.warmup) == ("lionar", 6)
@@ -115,3 +115,12 @@ def test_nothing_to_sweep(recipe: Recipe, tmp_path: Path, capsys) -> None:
     path.write_text(toml.dumps(recipe))
     assert main(["sweep", str(path)]) == 2
     assert "nothing to sweep" in capsys.readouterr().err
+
+
+def test_what_the_grid_overrides_is_refused(recipe: Recipe, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(toml.dumps(recipe))
+    assert main(["sweep", str(path), "--axes", "train.seed=0,1"]) == 2
+    assert "seeds are said with --seeds" in capsys.readouterr().err
+    assert main(["sweep", str(path), "--axes", "rate.warmup=2,3", "--rate.warmup", "1"]) == 2
+    assert "said of rate.warmup would be ignored" in capsys.readouterr().err

@@ -437,3 +437,12 @@ def test_refuses_sparse_gradients() -> None:
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(ValueError, match=r"\[5, 3\] is sparse"):
         optimizer.step()
+
+
+def test_one_correction_an_optimizer() -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2, 2))])
+    rrc = RRC(optimizer, batch_size=8)
+    with pytest.raises(ValueError, match="has an RRC correction already"):
+        RRC(optimizer, batch_size=8)
+    rrc.detach()
+    RRC(optimizer, batch_size=8)

@@ -106,6 +106,10 @@ def test_untuned_needs_a_second_moment(recipe: Recipe) -> None:
         ({"name": "liona", "betas": (0.9, 0.99)}, "option='betas'"),
         ({"name": "lionar", "weight_decay": 0.0}, "weight_decay"),
         ({"betas": (0.9, 1.0)}, "betas="),
+        ({"options": {"lr": 1e-3}}, "'lr': 0.001} is not valid: say rate.peak"),
+        ({"options": {"fused": True, "foreach": True}}, "adamw: .*fused.*foreach"),
+        ({"name": "torch:LBFGS"}, "torch:LBFGS"),
+        ({"name": "torch:SparseAdam"}, "an update fails with"),
     ],
 )
 def test_optimizers_are_checked_before_there_is_a_model(config: dict, message: str) -> None:

@@ -16,8 +16,10 @@ from groundup.experiment.display import Display
 from groundup.experiment.sweep import Pivot, mean, parse_axes, run_sweep, write_csv
 from groundup.report import write_report
 from groundup.report.words import number
-from groundup.train.recipe_file import expand, sweep
+from groundup.train.recipe import Recipe
+from groundup.train.recipe_file import Axes, expand, sweep
 from groundup.train.setup import pick_device
+from groundup.train.toml import differences
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def main(arguments: list[str]) -> int:
     options = parse(Sweep(file.recipe), "sweep RECIPE", rest)
     recipe = options.recipe
     axes = parse_axes(options.axes) if options.axes else file.axes
+    _refuse_what_is_ignored(file.recipe, recipe, axes)
     variants = expand(recipe, file.changes) if file.changes else {"": recipe}
     if not axes and not file.changes:
         raise ValueError("there is nothing to sweep: the recipe has no [sweep], and no --axes")
@@ -67,14 +70,19 @@ def main(arguments: list[str]) -> int:
         command = shlex.join(["groundup", "sweep", *arguments])
         results = run_sweep(runs, points, display.watch, command)
     write_csv(results, axes, out / "sweep.csv")
-    finished = [result.run.folder for result in results if result.summary]
     console = display.console
     console.print()
     _print_table(console, Pivot.of(results, axes))
     print(out / "sweep.csv")
-    if finished:
-        print(write_report(finished, out / "report.html", title=recipe.name))
+    print(write_report([run.folder for run in runs], out / "report.html", title=recipe.name))
     return 0
+
+
+def _refuse_what_is_ignored(named: Recipe, recipe: Recipe, axes: Axes) -> None:
+    if "train.seed" in axes:
+        raise ValueError("sweep.train.seed is not valid: seeds are said with --seeds")
+    if ignored := sorted(axes.keys() & differences(named, recipe).keys()):
+        raise ValueError(f"what is said of {', '.join(ignored)} would be ignored: the sweep has it")
 
 
 def _print_table(console: Console, pivot: Pivot) -> None:
@@ -94,4 +102,5 @@ def _print_table(console: Console, pivot: Pivot) -> None:
         ]
         table.add_row(" ".join(filter(None, name)) or "recipe", *said)
     wide.print(table)
-    wide.print("* the least of its row" if pivot.heading else "")
+    seeds = max(len(losses) for cells in pivot.rows.values() for losses in cells)
+    wide.print("* the least of its row" + (f"; means over {seeds} seeds" if seeds > 1 else ""))

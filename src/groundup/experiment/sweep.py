@@ -86,12 +86,12 @@ class Pivot:
 
     @classmethod
     def of(cls, results: Sequence[Result], axes: Axes) -> Pivot:
-        last = next(reversed(axes), "")
+        *others, last = axes or ("",)
         columns = tuple(axes.get(last, [""]))
         rows: dict[tuple[str, ...], list[list[float | None]]] = {}
         for result in results:
             *before, value = result.point.values or ("",)
-            name = (result.point.variant, *(f"{v}" for v in before))
+            name = (result.point.variant, *map("{} {}".format, others, before))
             cells = rows.setdefault(name, [[] for _ in columns])
             cells[columns.index(value)].append(result.loss)
         return cls(last, columns, rows)

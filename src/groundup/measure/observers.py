@@ -51,6 +51,8 @@ def observe(
     ``relus``    ``dead_relus``, the share of dead units
     ===========  =====================================================================
 
+    φ of a single update is rough: average it before it is trusted.
+
     Each also by weight or module, as ``angle/layers.0.attention.query.weight``. What is not defined
     or infinite is left out: the angle of a weight that was 0, φ at the first update.
 

@@ -102,7 +102,10 @@ def create(
     _refuse_what_cannot_work(entry, cls, given)
     if _may_fuse(entry, given, chosen):
         chosen["fused"] = True
-    optimizer = cls(given, **chosen)
+    try:
+        optimizer = cls(given, **chosen)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{name}: {error}") from error
     if entry.prepare is not None:
         entry.prepare(optimizer)
     return optimizer
@@ -115,15 +118,24 @@ def check(
     weight_decay: float | None = None,
     **options: Any,
 ) -> None:
-    """Refuse what `create` would refuse, before there is a model.
+    """Refuse what `create` would refuse, before there is a model; and an optimizer that cannot
+    make an update of dense gradients by ``optimizer.step()``.
 
     Raises:
         ValueError: as `create`.
     """
-    group: dict[str, Any] = {"params": [nn.Parameter(torch.zeros(2, 2))]}
+    weight = nn.Parameter(torch.eye(2))
+    group: dict[str, Any] = {"params": [weight]}
     if info(name).matrices_only:
         group["use_muon"] = True
-    create(name, [group], lr=lr, weight_decay=weight_decay, **options)
+    optimizer = create(name, [group], lr=lr, weight_decay=weight_decay, **options)
+    weight.grad = torch.ones_like(weight)
+    try:
+        optimizer.step()
+    except Exception as error:  # whatever a class of somebody else's raises
+        raise ValueError(
+            f"optimizer={name!r} is not valid here: an update fails with {error}"
+        ) from error
 
 
 # ---------------------------------------------------------------------- settings

@@ -167,8 +167,8 @@ _KINDS: dict[str, Callable[[_Question, bool], Advice]] = {
     "fine-tuning": _fine_tuning,
 }
 _NONE = (
-    "there is no warmup of the rate: AdamW is then fast at first and ends behind, the more so the "
-    "higher the rate (arXiv:2410.23922)"
+    "there is no warmup of the rate: AdamW was then found to be fast at first and to end behind, "
+    "the more so the higher the rate (arXiv:2410.23922)"
 )
 
 

@@ -193,6 +193,16 @@ def _known(beta2: float | None) -> float:
     return beta2
 
 
+# What is said elsewhere than in [optimizer.options].
+_OWN_FIELDS = {
+    "lr": "rate.peak",
+    "params": "nothing: all parameters are trained",
+    "weight_decay": "optimizer.weight_decay",
+    "betas": "optimizer.betas",
+    "eps": "optimizer.eps",
+}
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer by its name; the defaults are those of arXiv:2603.05369."""
@@ -225,6 +235,11 @@ class OptimizerConfig:
             raise ValueError(f"betas={self.betas!r} is not valid: two numbers in [0, 1)")
         if self.eps is not None:
             positive("eps", self.eps)
+        for name, field_ in _OWN_FIELDS.items():
+            if name in self.options:
+                raise ValueError(
+                    f"options={{{name!r}: {self.options[name]!r}}} is not valid: say {field_}"
+                )
         registry.check(self.name, weight_decay=self.weight_decay, **self.arguments())
         within("clip", self.clip, 0.0, float("inf"))
 

@@ -135,6 +135,11 @@ def _resume(run: _Run, watch: Watcher) -> tuple[int, float]:
     steps = checkpoint.steps_in(run.checkpoints)
     if not steps:
         return 0, 0.0
+    if steps[-1] > run.recipe.train.steps:
+        raise folder.FolderError(
+            f"{run.out}: train.steps={run.recipe.train.steps} is not valid: the run stands at "
+            f"{steps[-1]} updates"
+        )
     state = checkpoint.load(run.checkpoints, steps[-1], run.model, run.optimizer)
     if state["data"] != run.data:
         raise folder.FolderError(
@@ -146,11 +151,6 @@ def _resume(run: _Run, watch: Watcher) -> tuple[int, float]:
         run.rates.load_state_dict(state["rates"])
     for warning in said:
         watch.note(str(warning.message))
-    if steps[-1] > run.recipe.train.steps:
-        raise folder.FolderError(
-            f"{run.out}: train.steps={run.recipe.train.steps} is not valid: the run stands at "
-            f"{steps[-1]} updates"
-        )
     return steps[-1], state["wall_seconds"]
 
 

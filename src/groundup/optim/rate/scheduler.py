@@ -229,12 +229,6 @@ class RateSchedule(LRScheduler):
         # filter does not show the same warning twice.
         self._tell_of_the_change(once_more=True)
         self._set(self.last_epoch + 1)
-        if self.steps is not None and self.last_epoch == self.steps + 1:
-            self._say(
-                "end",
-                f"update {self.last_epoch} of a run of steps={self.steps}: the schedule has ended, "
-                "its last value is kept",
-            )
 
     def _set(self, step: int) -> None:
         if self._stopped:
@@ -250,6 +244,14 @@ class RateSchedule(LRScheduler):
         self._last_lr = self._groups.rates
         if self._following is not None:
             self._following.write(step)
+        if self.steps is not None and step > self.steps:
+            rates = sorted({values["lr"] for values in self.values(step)})
+            self._say(
+                "end",
+                f"update {step} of a run of steps={self.steps}: the schedule has ended, the rate "
+                f"stays {' or '.join(f'{rate:g}' for rate in rates[:3])}. For more updates make "
+                "one with more steps and load this one's state",
+            )
 
     def _attach(self, follow: bool) -> list[Any]:
         """Advance with the optimizer, or at least stay right when it is loaded or grows."""
