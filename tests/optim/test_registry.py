@@ -396,3 +396,9 @@ def test_importing_stays_light() -> None:
         "assert callable(optim.groups) and 'pytorch_optimizer' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_class_of_the_table_is_its_entry() -> None:
+    for name in ("RotationalAdamW", "ScheduleFreeAdamW", "LionAR", "StableAdamW"):
+        assert info(name) in ENTRIES
+        assert info(name).where.endswith(f":{name}")

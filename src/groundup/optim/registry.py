@@ -19,6 +19,7 @@ from groundup.optim.entries import ENTRIES, Entry
 from groundup.optim.groups import groups
 
 _TABLE = {entry.name: entry for entry in ENTRIES}
+_BY_CLASS = {entry.where.rpartition(":")[2].lower(): entry for entry in ENTRIES}
 _PACKAGES = {"torch": "torch.optim", "pytorch_optimizer": "pytorch_optimizer"}
 # Where torch has fused kernels; elsewhere (on meta, say) it is left to torch.
 _FUSED_ON = {"cpu", "cuda", "mps", "xpu"}
@@ -33,14 +34,15 @@ def info(name: str) -> Entry:
     """What is known of an optimizer.
 
     Args:
-        name: one of `names` (case and ``_`` for ``-`` do not matter), a class of torch.optim
-            ("Rprop" or "torch:Rprop"), or one of pytorch_optimizer ("pytorch_optimizer:Prodigy").
+        name: one of `names` or its class (case and ``_`` for ``-`` do not matter), a class of
+            torch.optim ("Rprop" or "torch:Rprop"), or one of pytorch_optimizer
+            ("pytorch_optimizer:Prodigy").
             Of the latter two nothing is known but the defaults of the class.
 
     Raises:
         ValueError: for an unknown name, or a class whose package is not installed.
     """
-    entry = _TABLE.get(name.lower().replace("_", "-"))
+    entry = _TABLE.get(name.lower().replace("_", "-")) or _BY_CLASS.get(name.lower())
     if entry is not None:
         return entry
     package, _, cls = name.rpartition(":")
