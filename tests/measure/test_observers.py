@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import groundup as gu
-from groundup.measure import momentum_noise, observe
+from groundup.measure import momentum_noise, observe, row_angles
 from groundup.model import ModelConfig, Transformer
 
 BATCH = 8
@@ -306,7 +306,7 @@ def test_gpt2_has_its_weights_the_other_way_round() -> None:
     config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8)
     model = GPT2LMHeadModel(config)
     optimizer = adamw(model)
-    observer = observe(model, optimizer, ["rrc"], every=1)
+    observer = observe(model, optimizer, ["rrc", "updates"], every=1)
     layer = model.transformer.h[0].mlp.c_fc
     inputs: list[Tensor] = []
     layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
@@ -318,6 +318,9 @@ def test_gpt2_has_its_weights_the_other_way_round() -> None:
     x = inputs[1].reshape(-1, 8)
     change = (x @ (layer.weight - before)).norm() / (x @ before).norm()
     assert observer.latest["rrc/transformer.h.0.mlp.c_fc"] == pytest.approx(float(change), rel=1e-4)
+    turned = row_angles(before.T, layer.weight.T).mean()
+    found = observer.latest["row_angle/transformer.h.0.mlp.c_fc.weight"]
+    assert found == pytest.approx(float(turned), rel=1e-9)
     # The head shares the embedding's weight, and is a linear layer of its own all the same.
     assert "rrc/lm_head" in observer.latest
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,9 +17,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from groundup.optim.lion import LionAR
 from groundup.optim.rotational import RotationalAdamW, RotationalSGD
 
-Maker = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+Maker = Callable[[Iterable[Any]], torch.optim.Optimizer]
 MAKERS: list[Maker] = [
     lambda params: RotationalAdamW(params, lr=0.02),
     lambda params: RotationalAdamW(params, lr=0.02, foreach=True),
@@ -62,20 +65,24 @@ def check_fsdp_equals_one_process(_: Path) -> None:
 
 
 def check_sharded_within_rows_equals_one_process(_: Path) -> None:
+    lion: Maker = lambda params: LionAR(params, lr=0.02)  # noqa: E731
     mesh = init_device_mesh("cpu", (2,))
-    for make in MAKERS:
+    for make, at in itertools.product([*MAKERS, lion], (1, 0)):
         g = torch.Generator().manual_seed(0)
         whole = [torch.randn(5, 6, generator=g) for _ in range(2)]
         plain = nn.ParameterList(whole)
         model = nn.ParameterList(
-            [nn.Parameter(distribute_tensor(w.clone(), mesh, [Shard(1)])) for w in whole]
+            [nn.Parameter(distribute_tensor(w.clone(), mesh, [Shard(at)])) for w in whole]
         )
-        ours, theirs = make(model.parameters()), make(plain.parameters())
+        ours, theirs = (
+            make([{"params": list(kind.parameters()), "out_dim": 1 - at}])
+            for kind in (model, plain)
+        )
         for step in range(10):
             for p, q in zip(plain, model, strict=True):
                 p.grad = torch.randn(5, 6, generator=g)
-                p.grad[2] *= step > 3
-                q.grad = distribute_tensor(p.grad, mesh, [Shard(1)])
+                p.grad.select(1 - at, 2).mul_(step > 3)
+                q.grad = distribute_tensor(p.grad, mesh, [Shard(at)])
             ours.step()
             theirs.step()
         assert_close(model, plain)

@@ -302,6 +302,46 @@ def test_adapted_models_keep_their_head_apart() -> None:
     assert len(found["matrices"]) == 4
 
 
+def gpt2() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 16, "n_positions": 8}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+
+
+def test_weights_in_out_of_gpt2() -> None:
+    model = gpt2()
+    conv = [n for n, p in model.named_parameters() if re.search(r"c_(attn|proj|fc)\.weight$", n)]
+    assert len(conv) == 8
+    found = groups(model, 0.3)
+    assert [{k: v for k, v in g.items() if k != "params"} for g in found] == [
+        {"weight_decay": 0.3, "name": "matrices [in, out]", "out_dim": 1},
+        {"weight_decay": 0.0, "name": "no-decay", "rotational": False},
+    ]
+    assert named(model, found)["matrices [in, out]"] == conv
+    layered = groups(model, by_layer=True)
+    assert [g["name"] for g in layered if g.get("out_dim") == 1] == [
+        "layer 1 matrices [in, out]", "layer 2 matrices [in, out]",
+    ]  # fmt: skip
+    assert [g["name"] for g in groups(model, muon=True)] == ["hidden", "no-decay"]
+    assert not any("out_dim" in g for g in groups(model, muon=True))
+    both = nn.Sequential(model, nn.Linear(8, 8))
+    names = ["matrices", "matrices [in, out]", "no-decay"]
+    assert [g["name"] for g in groups(both)] == names
+
+    optimizer = create("lionar", found, lr=1e-2)
+    weights = {n: model.get_parameter(n) for n in conv}
+    before = {n: p.detach().clone() for n, p in weights.items()}
+    tokens = torch.randint(0, 16, (2, 8))
+    for _ in range(20):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for n, p in weights.items():
+        torch.testing.assert_close(p.norm(dim=0), before[n].norm(dim=0), rtol=1e-6, atol=0)
+        assert (p.norm(dim=1) / before[n].norm(dim=1) - 1).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_group_of_its_own_changes_no_number(name: str) -> None:
     """Of optimizers that turn nothing."""

@@ -264,6 +264,38 @@ def test_bad_settings_are_refused(settings: dict[str, Any], said: str) -> None:
         LionAR([parameter(3, 4)], **settings)
 
 
+@pytest.mark.parametrize(
+    ("out_dim", "said"),
+    [
+        (2, r"out_dim=2 is not valid for a parameter of shape \(3, 4\): .* from 0 to 1"),
+        (-1, "out_dim=-1 is not valid: it must be a whole number of at least 0"),
+        (True, "out_dim=True is not valid"),
+        (1.0, "out_dim=1.0 is not valid"),
+    ],
+)
+def test_a_dimension_that_is_none_is_refused(out_dim: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        LionAR([{"params": [parameter(3, 4)], "out_dim": out_dim}])
+    LionAR([{"params": [parameter(3)], "out_dim": 1}])  # nothing turns
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
+def test_rows_of_one_element_by_the_dimension_of_the_outputs(shape: tuple[int, int]) -> None:
+    w = parameter(*shape)
+    optimizer = LionAR([{"params": [w], "out_dim": 1}])
+    w.grad = torch.ones(shape)
+    optimizer.step()
+    assert ("norm" in optimizer.state[w]) is (shape == (4, 1))
+
+
+def test_groups_of_before_there_was_out_dim() -> None:
+    optimizer = LionAR([parameter(3, 4)])
+    old = optimizer.state_dict()
+    del old["param_groups"][0]["out_dim"]
+    optimizer.load_state_dict(old)
+    assert optimizer.param_groups[0]["out_dim"] == 0
+
+
 def test_no_decay_is_fine_where_nothing_turns() -> None:
     LionAR([parameter(5)], weight_decay=0.0)
     LionAR([parameter(5, 4)], weight_decay=0.0, rotational=False)

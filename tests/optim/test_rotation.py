@@ -41,6 +41,19 @@ def test_one_turn(angle: float) -> None:
     close(between(w, turned), abs(angle), rtol=1e-3)
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_rows_along_another_dimension(at: int) -> None:
+    """Of [in, out], and of three dimensions: as if it were the first."""
+    g = torch.Generator().manual_seed(0)
+    shape = (7, 40) if at == 1 else (3, 30, 5)
+    w, d = (torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(2))
+    angle = torch.rand(shape[at], generator=g).view([-1 if i == at else 1 for i in range(w.ndim)])
+    turned = rotate_rows(w, d, angle, 2.0, at)
+    first = [x.movedim(at, 0).contiguous() for x in (w, d, angle)]
+    expected = rotate_rows(*first, 2.0).movedim(0, at)
+    close(turned, expected, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize(("angle", "steps"), [(1e-4, 4000), (1e-3, 2000), (1e-2, 2000)])
 def test_thousands_of_small_turns(angle: float, steps: int) -> None:
     """Rounding neither eats small angles nor adds to them, and norms do not drift."""

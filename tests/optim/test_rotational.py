@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.optim.equilibrium import EquilibriumOptimizer
+from groundup.optim.lion import LionAR
 from groundup.optim.rotational import RotationalAdamW, RotationalSGD, adamw_angle, sgd_angle
 from tests.optim.rotational_loop import Adam, Momentum, Row
 from tests.optim.rotational_on_two_ranks import MAKERS, net, resume
@@ -67,6 +68,43 @@ def assert_same(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
 
 
 # ---------------------------------------------------------------------- the update
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "lionar"])
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("masters", [False, True])
+def test_weights_in_out_are_turned_as_their_transpose(
+    kind: str, foreach: bool, masters: bool
+) -> None:
+    """And the norms along the inputs stay, those along the outputs do not."""
+    make: Callable[..., torch.optim.Optimizer] = {**KINDS, "lionar": LionAR}[kind]
+    dtype = torch.bfloat16 if masters else torch.float64
+    plain = parameters(shapes=[(6, 5), (4, 7)])
+    ours, theirs = (
+        [nn.Parameter(f(p.detach()).to(dtype).contiguous()) for p in plain]
+        for f in (torch.t, torch.clone)
+    )
+    settings = {"lr": 0.02, "weight_decay": 0.3, "foreach": foreach, "master_weights": masters}
+    optimizers = (
+        make([{"params": ours, "out_dim": 1}], **settings),
+        make([{"params": theirs}], **settings),
+    )
+    before = [p.detach().clone() for p in ours]
+    gradients = Gradients()
+    for _ in range(100):
+        gradients.fill(theirs)
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = q.grad.T.contiguous()
+        for optimizer in optimizers:
+            optimizer.step()
+    norm = "norm" if kind == "lionar" else "row_norm"
+    for p, q, first in zip(ours, theirs, before, strict=True):
+        mine, other = optimizers[0].state[p], optimizers[1].state[q]
+        exact = mine["master"] if masters else p.detach()
+        assert mine[norm].shape == (1, p.shape[1])
+        close(exact, (other["master"] if masters else q.detach()).T, 0, 3e-5 if masters else 1e-7)
+        close(exact.norm(dim=0), first.double().norm(dim=0), rtol=3e-7)
+        assert (exact.norm(dim=1) / first.norm(dim=1) - 1).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)

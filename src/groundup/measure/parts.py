@@ -7,7 +7,7 @@ tensors where they are on a device still.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from groundup.measure.noise import GradientNoise, dots, momentum_noise, split, s
 from groundup.measure.rank import stable_rank_by_power
 from groundup.measure.representation import representation_change
 from groundup.measure.updates import angle_of, row_sums
+from groundup.optim.rows import stored_in_out
 
 Values = dict[str, Tensor | float]
 
@@ -38,18 +39,21 @@ class Part:
 
 
 class Updates(Part):
-    """‖Δw‖, ‖Δw‖/‖w‖ and angles."""
+    """‖Δw‖, ‖Δw‖/‖w‖ and angles; `in_out` are names of weights [in, out]."""
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], in_out: Container[str] = ()) -> None:
         self._weights = weights
+        self._in_out = in_out
         self._kept: dict[str, Tensor] = {}
 
     def before(self) -> None:
         self._kept = {name: w.detach().clone() for name, w in self._weights.items()}
 
     def after(self) -> Values:
-        weights = list(self._weights.values())
-        rows = [row_sums(self._kept.pop(name), w) for name, w in self._weights.items()]
+        weights = [self._by_rows(name, w) for name, w in self._weights.items()]
+        kept = [self._by_rows(name, self._kept.pop(name)) for name in self._weights]
+        rows = [row_sums(before, w) for before, w in zip(kept, weights, strict=True)]
+        del kept
         first = rows[0].device
         # ‖w‖², ‖Δw‖², ⟨w, Δw⟩, the sum of the row angles, and the number of rows that have one.
         each = [_summed(r, w).to(first) for r, w in zip(rows, weights, strict=True)]
@@ -63,6 +67,9 @@ class Updates(Part):
             found[f"angle{suffix}"] = angle_of(s[:3])
             found[f"row_angle{suffix}"] = s[3] / s[4]
         return found
+
+    def _by_rows(self, name: str, weight: Tensor) -> Tensor:
+        return weight.detach().T if name in self._in_out else weight
 
 
 _NO_MOMENTUM = Momentum("", 0.0)
@@ -152,7 +159,7 @@ class Representation(Part):
     def _weight(self, name: str) -> Tensor:
         module = self._layers[name]
         weight = whole(module.weight)  # type: ignore[arg-type]
-        return weight.T if probing.is_transposed(module) else weight
+        return weight.T if stored_in_out(module) else weight
 
 
 class Rank(Part):

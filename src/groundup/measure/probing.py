@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.measure.activations import RELU_NAMES, RELUS, dead_units
+from groundup.optim.rows import stored_in_out
 
 
 @dataclass
@@ -64,14 +65,7 @@ class LastInputs:
 
 def is_linear(module: nn.Module) -> bool:
     """nn.Linear, or the Conv1D of transformers (GPT-2), whose weight is [in, out]."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
-
-
-def is_transposed(module: nn.Module) -> bool:
-    return any(
-        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
-        for kind in type(module).__mro__
-    )
+    return isinstance(module, nn.Linear) or stored_in_out(module)
 
 
 def is_relu(module: nn.Module) -> bool:

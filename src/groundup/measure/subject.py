@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from groundup._check import unknown
 from groundup.measure import parts, probing
+from groundup.optim.rows import stored_in_out
 from groundup.residual.names import stock_name
 
 
@@ -73,7 +74,9 @@ def choose(subject: Subject, what: Sequence[str] | None) -> list[parts.Part]:
 
 
 def _updates(subject: Subject) -> parts.Part:
-    return parts.Updates(subject.weights)
+    ids = {id(module.weight) for module in subject.modules(stored_in_out).values()}
+    in_out = {name for name, w in subject.weights.items() if id(w) in ids}
+    return parts.Updates(subject.weights, in_out)
 
 
 def _noise(subject: Subject) -> parts.Part | str:

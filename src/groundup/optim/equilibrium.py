@@ -14,8 +14,8 @@ from torch import Tensor
 from groundup.optim.bias import weights_sum
 from groundup.optim.own import Number, batches, in_dtype, number, precise, rows_of, times_
 from groundup.optim.rotation import tangent, turn_rows
-from groundup.optim.rows import local, placed_like, turns, whole_rows
-from groundup.optim.turning import RIGHT, TurningOptimizer
+from groundup.optim.rows import local, placed_like, whole_rows
+from groundup.optim.turning import RIGHT, TurningOptimizer, turns_in
 
 _DECAY = 0.9  # of the average of squared lengths, as in the paper
 
@@ -68,7 +68,8 @@ class EquilibriumOptimizer(TurningOptimizer):
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], *columns: list[Any]
     ) -> None:
         def kind(p: Tensor) -> tuple[Any, ...]:
-            return turns(p, group["rotational"]), whole_rows(p) is local(p), p.device, p.dtype
+            whole = whole_rows(p, group["out_dim"]) is local(p)
+            return turns_in(group, p), whole, p.device, p.dtype
 
         for batch in batches(group, params, kind):
             self._update_alike(group, *rows_of(batch, params, grads))
@@ -76,8 +77,11 @@ class EquilibriumOptimizer(TurningOptimizer):
     def _update_alike(
         self, group: dict[str, Any], params: list[Tensor], given: list[Tensor]
     ) -> None:
-        turning = turns(params[0], group["rotational"])
-        mine = whole_rows if turning else local
+        turning = turns_in(group, params[0])
+
+        def mine(tensor: Tensor) -> Tensor:
+            return whole_rows(tensor, group["out_dim"]) if turning else local(tensor)
+
         states = [self.state[p] for p in params]
         held = [mine(p) for p in params]
         weights = [
@@ -112,7 +116,7 @@ class EquilibriumOptimizer(TurningOptimizer):
         state: dict[str, Tensor],
         n: Any,
     ) -> None:
-        along, length = tangent(weight, direction)
+        along, length = tangent(weight, direction, group["out_dim"])
         norm, square, rows = (
             _beside(weight, state[name]) for name in (self._norm, "row_square", "row_step")
         )
@@ -124,7 +128,7 @@ class EquilibriumOptimizer(TurningOptimizer):
         usual = (square / weights_sum(_DECAY, count)).sqrt()
         angle = self._angle(group) * _scale_of(state) * self._turn_scale(group, count)
         angle = (angle * size / usual.masked_fill(moves == 0.0, 1.0)).clamp(max=RIGHT)
-        weight.copy_(turn_rows(weight, along, length, -angle, norm))
+        weight.copy_(turn_rows(weight, along, length, -angle, norm, group["out_dim"]))
 
     def _subtract(
         self,

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from groundup._check import positive, within
 from groundup.optim.head import head_of
+from groundup.optim.rows import stored_in_out
 from groundup.residual.branches import find_branches
 from groundup.residual.names import inside_wrappers, stock_name, unwrap
 
 _NORM = re.compile(r"Norm(\d+d)?$")
-_KINDS = ("hidden", "matrices", "head", "no-decay")
+_IN_OUT = "matrices [in, out]"
+_KINDS = ("hidden", "matrices", _IN_OUT, "head", "no-decay")
 
 
 def groups(
@@ -49,10 +51,16 @@ def groups(
                                    exempts (timm's ``no_weight_decay()``)
     =============  ==============  ==================================================
 
-    Rotational optimizers turn ``matrices`` alone; the other two have ``rotational`` False: without
-    decay the angle √(2ηλ) is 0, and a head of constant norm would keep logits as small as they are
-    at first. A head that is not found is one of the ``matrices``. A group that would be empty is
-    left out, and so are frozen parameters. A tied weight counts once, as the embedding that it is.
+    The weights of transformers' Conv1D modules (GPT-2) are stored [in, out]. They are a group of
+    their own after ``matrices``, named ``matrices [in, out]``, with the same decay and ``out_dim``
+    1: the dimension of the output units, whose incoming weights rotational optimizers turn. With
+    `muon` they are not set apart.
+
+    Rotational optimizers turn ``matrices`` (and these) alone; the other two have ``rotational``
+    False: without decay the angle √(2ηλ) is 0, and a head of constant norm would keep logits as
+    small as they are at first. A head that is not found is one of the ``matrices``. A group that
+    would be empty is left out, and so are frozen parameters. A tied weight counts once, as the
+    embedding that it is.
 
     Args:
         model: any module, also wrapped (DDP, `torch.compile`, `fully_shard`, PEFT).
@@ -72,7 +80,7 @@ def groups(
 
     Returns:
         Groups with the keys ``params``, ``weight_decay``, ``name`` and, where they apply,
-        ``rotational``, ``layer``, ``use_muon`` and ``lr``.
+        ``rotational``, ``out_dim``, ``layer``, ``use_muon`` and ``lr``.
 
     Raises:
         ValueError: for a value out of range, a name that matches nothing, a model with nothing to
@@ -93,6 +101,7 @@ def groups(
     parameters = [(stock_name(name), p) for name, p in model.named_parameters()]
     exempt = _exempt(model, parameters, no_decay)
     heads = {id(p) for p in head_of(model)} - exempt
+    in_out = {id(m.weight) for m in model.modules() if stored_in_out(m)}
     places = _places(model, parameters, heads, branches) if by_layer or muon else {}
 
     members: dict[tuple[_Place, str], list[Tensor]] = {}
@@ -102,6 +111,8 @@ def groups(
             kind = "no-decay" if id(p) in exempt else "head" if id(p) in heads else "matrices"
             if muon and kind == "matrices" and place.layer is not None and p.ndim == 2:
                 kind = "hidden"
+            elif not muon and kind == "matrices" and id(p) in in_out:
+                kind = _IN_OUT
             members.setdefault((place if by_layer else _NOWHERE, kind), []).append(p)
     if not members:
         raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
@@ -115,6 +126,8 @@ def groups(
         }
         if kind in ("head", "no-decay"):
             group["rotational"] = False
+        if kind == _IN_OUT:
+            group["out_dim"] = 1
         if by_layer:
             group["layer"] = place.layer
         if muon:

@@ -178,6 +178,8 @@ class LionAR(SignOptimizer, TurningOptimizer):
     Args:
         params: as for any torch optimizer; a group may have each of the settings for itself. A
             group's ``rotational`` says whether its parameters turn.
+            Its ``out_dim`` (0) says which dimension numbers the output units, whose incoming
+            weights turn: 1 where weights are [in, out], as in transformers' Conv1D (`groups` does).
         lr: the rate, ≥ 0: a number or a 0-dim tensor, which a schedule may fill in place.
         beta, nesterov, bias_correction, foreach, maximize: see `LionA`.
         weight_decay: ≥ 0; above 0 where anything turns.
@@ -189,8 +191,8 @@ class LionAR(SignOptimizer, TurningOptimizer):
             being its rounding. Taken from the parameter at the first update: who loads weights
             later loads this state too.
 
-    State of each parameter: that of `LionA`; ``norm``, [out, 1, …] float32, of what turns;
-    ``master``. ``update_scale`` multiplies the angle.
+    State of each parameter: that of `LionA`; ``norm``, [out, 1, …] float32 ([1, out]
+    with out_dim=1), of what turns; ``master``. ``update_scale`` multiplies the angle.
 
     Distributed: parameters sharded by rows (FSDP2) or replicated are turned without communication,
     others (tensor parallelism by columns) with a reduction over the ranks for each.
@@ -257,7 +259,7 @@ class LionAR(SignOptimizer, TurningOptimizer):
         angle = self._angle(group) if len(plain) < len(norms) else 0.0
         for w, sign, factor, norm in zip(weights, signs, factors, norms, strict=True):
             if norm is not None:
-                _turn(w, sign.neg_(), _at_most_right(angle * factor), norm)
+                _turn(w, sign.neg_(), _at_most_right(angle * factor), norm, group["out_dim"])
 
 
 # ---------------------------------------------------------------------- the parts of an update
@@ -313,14 +315,14 @@ def _subtract(
             w.copy_(e)
 
 
-def _turn(weight: Tensor, direction: Tensor, angle: Number, norm: Tensor) -> None:
-    rows = whole_rows(weight)
+def _turn(weight: Tensor, direction: Tensor, angle: Number, norm: Tensor, out_dim: int) -> None:
+    rows = whole_rows(weight, out_dim)
     if rows is weight:
         direction = dealt_like(direction, weight)  # where that is sharded within rows
     else:
         norm = local(norm)
     # A 16-bit weight without a master copy is turned in float32 and rounded.
-    turned = rotate_rows(in_dtype(rows, precise(rows.dtype)), direction, angle, norm)
+    turned = rotate_rows(in_dtype(rows, precise(rows.dtype)), direction, angle, norm, out_dim)
     # Not rows.copy_(): compiled for the CPU with a rate that is a number, that fails (KeyError in
     # inductor's outer-loop fusion, pytorch issue 196570).
     torch._foreach_copy_([local(rows)], [local(placed_like(turned, rows))])

@@ -84,6 +84,8 @@ class RotationalAdamW(EquilibriumOptimizer):
 
     Args:
         params: as for any torch optimizer; a group may have each of the settings for itself.
+            A group's ``out_dim`` (0) says which dimension numbers the output units, whose incoming
+            weights turn: 1 where weights are [in, out], as in transformers' Conv1D (`groups` does).
         lr: a number or a 0-dim tensor, which a schedule may fill in place.
         betas: β₁, β₂ in [0, 1).
         eps: ε > 0.
@@ -106,8 +108,9 @@ class RotationalAdamW(EquilibriumOptimizer):
 
     State of each parameter: ``step``; ``exp_avg``, ``exp_avg_sq``, as in torch, and ``master``, all
     in float32 for bfloat16 and float16 parameters; of what turns ``row_norm``, ``row_square`` (q)
-    and ``row_step`` (n), [out, 1, …] float32. ``update_scale``, a 0-dim tensor that others may put
-    there, multiplies the angle, and of other parameters the update but not the decay.
+    and ``row_step`` (n), [out, 1, …] float32 ([1, out] with out_dim=1).
+    ``update_scale``, a 0-dim tensor that others may put there, multiplies the angle, and of other
+    parameters the update but not the decay.
 
     Distributed: parameters sharded by rows (FSDP2) or replicated are turned without communication,
     others (tensor parallelism by columns) with reductions over the ranks.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from groundup._check import unknown
+from groundup._check import count, unknown
 from groundup.optim.own import LOW_PRECISION, Number, OwnOptimizer, name_of, number, precise
 from groundup.optim.rows import local, row_norms, turns
 
@@ -21,7 +21,10 @@ RIGHT = math.pi / 2
 
 
 class TurningOptimizer(OwnOptimizer):
-    """Base of LionAR and the rotational optimizers: the groups' ``rotational`` parameters turn."""
+    """Base of LionAR and the rotational optimizers: the groups' ``rotational`` parameters turn.
+
+    A group's ``out_dim`` (0) is the dimension of their weights that numbers the output units.
+    """
 
     # Under which name the norms that rows keep stand in the state.
     _norm: ClassVar[str] = "row_norm"
@@ -29,7 +32,7 @@ class TurningOptimizer(OwnOptimizer):
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._able: dict[int, Tensor] = {}  # norms that were found to be above 0
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, "out_dim": 0})
 
     def _rms(self, group: dict[str, Any]) -> float:
         """The angle of an update over √(2·lr·weight_decay)."""
@@ -45,7 +48,8 @@ class TurningOptimizer(OwnOptimizer):
         super()._check(group)
         if group["angle"] not in _ANGLES:
             raise unknown("angle", group["angle"], _ANGLES)
-        turning = [p for p in group["params"] if turns(p, group["rotational"])]
+        count("out_dim", group["out_dim"], least=0)
+        turning = [p for p in group["params"] if turns_in(group, p)]
         if not turning:
             return
         lr, decay = float(group["lr"]), float(group["weight_decay"])
@@ -82,8 +86,8 @@ class TurningOptimizer(OwnOptimizer):
     def _init_state(self, group: dict[str, Any], p: Tensor, state: dict[str, Tensor]) -> None:
         if group["master_weights"] and p.dtype in LOW_PRECISION:
             state["master"] = p.detach().to(precise(p.dtype))
-        if turns(p, group["rotational"]):
-            state[self._norm] = row_norms(p.detach())
+        if turns_in(group, p):
+            state[self._norm] = row_norms(p.detach(), group["out_dim"])
 
     def _check_state(self, group: dict[str, Any], index: int) -> None:
         p = group["params"][index]
@@ -102,6 +106,11 @@ class TurningOptimizer(OwnOptimizer):
                 "rotational=False"
             )
         self._able[id(p)] = norm
+
+
+def turns_in(group: dict[str, Any], parameter: Tensor) -> bool:
+    """`turns` with the settings of a group."""
+    return turns(parameter, group["rotational"], group["out_dim"])
 
 
 # ---------------------------------------------------------------------- what follows the rate
