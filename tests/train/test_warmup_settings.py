@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -212,3 +213,14 @@ def test_every_optimizer_resumes_exactly(recipe: Recipe, tmp_path: Path, name: s
     train(run, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == text
     assert len({line["loss"] for line in metrics(tmp_path)}) == recipe.train.steps
+
+
+def test_a_checkpoint_of_an_older_version_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    forget_the_end(tmp_path)
+    path = max((tmp_path / "checkpoints").glob("step-*")) / "state.json"
+    state = json.loads(path.read_text())
+    del state["optimizer"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="step-00000008 cannot be read.*older groundup"):
+        train(recipe, tmp_path)

@@ -100,6 +100,8 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     tensors = _tensors(model, optimizer)
     try:
         state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        if "optimizer" not in state:
+            raise ValueError("it was written by an older groundup, without all of the optimizer")
         reader = _Reader(place)
         # DCP itself would only say that there is none.
         saved = reader.read_metadata().state_dict_metadata
@@ -120,6 +122,7 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
             prefix = f"{_STATE}{name}."
             own = {key: tensors[key] for key in tensors if key.startswith(prefix)}
             for key, value in own.items():
+                value = value.to(parameter.device)
                 optimizer.state[parameter].setdefault(key.removeprefix(prefix), value)
         plain_state.restore(model, optimizer, state.pop("optimizer"))
     return state
