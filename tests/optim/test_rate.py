@@ -343,7 +343,7 @@ class TestByHand:
         assert before == plain[:40]
         expected = [plain[40 + k] * min(1.0, (k + 1) / 8) for k in range(20)]
         assert after == pytest.approx(expected, rel=1e-14)
-        with pytest.raises(ValueError, match="longer than the run"):
+        with pytest.raises(ValueError, match="0 updates remain"):
             schedule.rewarm(1)
 
     def test_rewarm_at_the_very_beginning(self) -> None:

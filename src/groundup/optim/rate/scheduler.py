@@ -115,7 +115,14 @@ class RateSchedule(LRScheduler):
         Raises:
             ValueError: if length is not valid, or longer than what remains of the run.
         """
-        warmup = factor.linear(self._updates("length", length))
+        updates = self._updates("length", length)
+        if self.steps is not None and self.last_epoch + updates > self.steps:
+            raise ValueError(
+                f"length={length!r} is not valid: of the run of steps={self.steps} "
+                f"{max(0, self.steps - self.last_epoch)} updates remain. For a longer run make a "
+                "schedule with more steps and load this one's state"
+            )
+        warmup = factor.linear(updates)
         again = factor.hold(self.last_epoch) >> warmup if self.last_epoch else warmup
         again = again.resolve(self.steps)
         self._courses = [one.times(again) for one in self._courses]
