@@ -10,6 +10,7 @@ import pytest
 from groundup.data import DataConfig
 from groundup.model import ModelConfig
 from groundup.train import OptimizerConfig, RateConfig, Recipe, ResidualConfig, TrainConfig
+from tests.residual.where.pairs import folder, outcomes  # noqa: F401
 
 WORDS = [
     "if", "else", "for", "in", "while", "def", "return", "self", "x", "y", "=", "+", "(", ")", ":",
@@ -19,12 +20,12 @@ WORDS = [
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
+    texts = tmp_path_factory.mktemp("corpus")
     draw = random.Random(0)
     for number in range(60):
         lines = (" ".join(draw.choices(WORDS, k=8)) for _ in range(60))
-        (folder / f"{number:02d}.txt").write_text("\n".join(lines))
-    return folder
+        (texts / f"{number:02d}.txt").write_text("\n".join(lines))
+    return texts
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,8 +21,8 @@ from torch.distributed.tensor.parallel import (
 from groundup.optim.adamw import AdamW
 from groundup.optim.lion import LionA, LionAR
 from groundup.optim.rows import dealt_like, local, placed_like, row_dots, row_norms, whole_rows
+from tests.optim.loading import Maker, loaded
 
-Maker = Callable[[Iterable[Any]], torch.optim.Optimizer]
 MAKERS: dict[str, Maker] = {
     "LionA": lambda params: LionA(params, lr=0.02, bias_correction="inverse", foreach=True),
     "LionAR": lambda params: LionAR(params, lr=0.02, nesterov=True),
@@ -181,15 +179,5 @@ def check_a_full_state_dict_goes_on(_: Path) -> None:
 
 
 def resume(model: nn.Module, make: Maker, checkpoint: Path) -> nn.Module:
-    with torch.no_grad():  # as after to_empty(): there are no norms yet
-        for p in model.parameters():
-            p.zero_()
-    optimizer = make(model.parameters())
-    weights, state = get_state_dict(model, optimizer)
-    loaded = {"model": weights, "optimizer": state}
-    dcp.load(loaded, checkpoint_id=checkpoint)
-    set_state_dict(
-        model, optimizer, model_state_dict=loaded["model"], optim_state_dict=loaded["optimizer"]
-    )
-    train(model, optimizer, range(5, 10))
+    train(model, loaded(model, make, checkpoint), range(5, 10))
     return model

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from groundup.optim.lion import LionAR
 from groundup.optim.rotational import RotationalAdamW, RotationalSGD
+from tests.optim.loading import Maker, loaded
 
-Maker = Callable[[Iterable[Any]], torch.optim.Optimizer]
 MAKERS: list[Maker] = [
     lambda params: RotationalAdamW(params, lr=0.02),
     lambda params: RotationalAdamW(params, lr=0.02, foreach=True),
@@ -105,17 +103,7 @@ def check_a_checkpoint_goes_on(folder: Path) -> None:
 
 
 def resume(model: nn.Module, make: Maker, checkpoint: Path) -> nn.Module:
-    with torch.no_grad():  # as after to_empty(): there are no norms yet
-        for p in model.parameters():
-            p.zero_()
-    optimizer = make(model.parameters())
-    weights, state = get_state_dict(model, optimizer)
-    loaded = {"model": weights, "optimizer": state}
-    dcp.load(loaded, checkpoint_id=checkpoint)
-    set_state_dict(
-        model, optimizer, model_state_dict=loaded["model"], optim_state_dict=loaded["optimizer"]
-    )
-    train(model, optimizer, range(5, 10))
+    train(model, loaded(model, make, checkpoint), range(5, 10))
     return model
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import groundup as gu
 
@@ -60,14 +61,8 @@ def test_compiled_with_a_scheduled_rate_in_a_tensor(name: str) -> None:
         net = model("cuda")
         rate = torch.tensor(1e-3, device="cuda")
         optimizer = OWN[name](net.parameters(), lr=rate, weight_decay=0.1)
-        graphs = 0
-
-        def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
-            nonlocal graphs
-            graphs += 1
-            return graph
-
-        step = torch.compile(optimizer.step, backend=backend) if compiled else optimizer.step
+        counter = CompileCounter()
+        step = torch.compile(optimizer.step, backend=counter) if compiled else optimizer.step
         schedule = gu.rate.schedule(optimizer, gu.factor.linear(10) >> gu.factor.hold())
 
         def update() -> None:
@@ -76,7 +71,7 @@ def test_compiled_with_a_scheduled_rate_in_a_tensor(name: str) -> None:
 
         weights = train(net, optimizer, step=update)
         assert optimizer.param_groups[0]["lr"] is rate
-        return weights, graphs
+        return weights, counter.frame_count
 
     (eager, _), (compiled, graphs) = run(False), run(True)
     assert graphs <= 2

@@ -6,26 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from tests.optim.lion_on_two_ranks import MAKERS, by_one_process, net, resume
 from tests.residual.where import ranks
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available(), reason="no gloo"
-)
-
 CHECKS = "tests.optim.lion_on_two_ranks"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ranks")
-
-
-@pytest.fixture(scope="module")
-def outcomes(folder: Path) -> dict[str, str]:
-    return ranks.run(CHECKS, folder)
 
 
 @pytest.mark.parametrize("name", ranks.names(CHECKS))

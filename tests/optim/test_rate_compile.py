@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import groundup as gu
 from groundup.optim import rate
+from tests.fresh_compiler import fresh_compiler  # noqa: F401
 
 STEPS = 24  # three times what torch would compile anew before it gives up
 FACTOR = gu.factor.linear(8) >> gu.factor.hold() >> gu.factor.decay("linear", 8)
 
 
-class Graphs:
-    """The backend "eager", counting the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable:
-        self.count += 1
-        return graph.forward
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-def train(graphs: Graphs | None, tensor: bool, make: Callable, **options: Any) -> list[Tensor]:
+def train(
+    graphs: CompileCounter | None, tensor: bool, make: Callable, **options: Any
+) -> list[Tensor]:
     torch.manual_seed(0)
     parameters = [nn.Parameter(torch.randn(4, 4)) for _ in range(2)]
     groups = [
@@ -76,8 +62,8 @@ TABLE: dict[str, tuple[bool, Callable, dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", TABLE)
 def test_graphs(name: str) -> None:
     tensor, make, options, most = TABLE[name]
-    graphs = Graphs()
+    graphs = CompileCounter()
     compiled = train(graphs, tensor, make, **options)
     for one, other in zip(compiled, train(None, tensor, make, **options), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert 1 <= graphs.count <= most
+    assert 1 <= graphs.frame_count <= most

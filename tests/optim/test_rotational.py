@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.optim.equilibrium import EquilibriumOptimizer
@@ -474,18 +473,6 @@ def test_one_compiled_graph_for_all_rates(kind: str) -> None:
 # ---------------------------------------------------------------------- on two ranks
 
 CHECKS = "tests.optim.rotational_on_two_ranks"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ranks")
-
-
-@pytest.fixture(scope="module")
-def outcomes(folder: Path) -> dict[str, str]:
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("no gloo")
-    return ranks.run(CHECKS, folder)
 
 
 @pytest.mark.parametrize("name", ranks.names(CHECKS))

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import groundup as gu
+from tests.fresh_compiler import fresh_compiler  # noqa: F401
 from tests.residual.toy import Net, reference
 from tests.residual.where.models import (
     FINISHED,
@@ -28,27 +30,9 @@ HOW = ["whole", "blocks", "wrapped blocks"]
 ONE = [1.0] * LAYERS
 
 
-class Counting:
-    """The backend "eager", counting the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable:
-        self.graphs += 1
-        return graph.forward
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 @pytest.fixture
-def backend() -> Counting:
-    return Counting()
+def backend() -> CompileCounter:
+    return CompileCounter()
 
 
 @pytest.fixture
@@ -73,7 +57,7 @@ class TestOneGraph:
 
     @pytest.mark.parametrize("how", HOW)
     @pytest.mark.usefixtures("no_recompilation")
-    def test_toy(self, how: str, backend: Counting) -> None:
+    def test_toy(self, how: str, backend: CompileCounter) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -88,10 +72,10 @@ class TestOneGraph:
             optimizer.step()
             optimizer.zero_grad()
         assert warmup.finished
-        assert backend.graphs == 1
+        assert backend.frame_count == 1
 
     @pytest.mark.usefixtures("no_recompilation")
-    def test_llama_as_a_whole(self, backend: Counting) -> None:
+    def test_llama_as_a_whole(self, backend: CompileCounter) -> None:
         model, ids = llama(layers=2), tokens()
         plain = copy.deepcopy(model)
         warmup = gu.attach(model, gu.depth.linear(T=T))
@@ -103,10 +87,10 @@ class TestOneGraph:
             torch.testing.assert_close(out.logits, expected.logits)
             out.loss.backward()
         assert warmup.finished
-        assert backend.graphs == 1
+        assert backend.frame_count == 1
 
     @pytest.mark.usefixtures("no_recompilation")
-    def test_resumed_where_some_layers_are_at_one_already(self, backend: Counting) -> None:
+    def test_resumed_where_some_layers_are_at_one_already(self, backend: CompileCounter) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -116,7 +100,7 @@ class TestOneGraph:
         for step in range(2 * T + 1, FINISHED + 2):
             warmup.at(step)
             torch.testing.assert_close(call(x), reference(plain, x, alphas(step)))
-        assert backend.graphs == 1
+        assert backend.frame_count == 1
 
     def test_inductor(self) -> None:
         model, x = net(layers=2), inputs()
@@ -138,7 +122,7 @@ class TestOneGraph:
 
     @pytest.mark.parametrize("how", ["whole", "blocks"])
     def test_one_for_training_and_one_for_evaluation_however_often_they_alternate(
-        self, how: str, backend: Counting
+        self, how: str, backend: CompileCounter
     ) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
@@ -151,14 +135,14 @@ class TestOneGraph:
             model.eval()
             with torch.no_grad():
                 torch.testing.assert_close(call(x), reference(plain, x, alphas(step)))
-        assert backend.graphs == 2
+        assert backend.frame_count == 2
 
 
 @pytest.mark.parametrize("how", HOW)
 class TestNeverAGraphOfAnotherScaling:
     """Whatever is done to a model that was compiled and has run, its numbers are right."""
 
-    def test_attached_after_compiled_calls(self, how: str, backend: Counting) -> None:
+    def test_attached_after_compiled_calls(self, how: str, backend: CompileCounter) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         call = compiled(model, how, backend)
@@ -168,9 +152,9 @@ class TestNeverAGraphOfAnotherScaling:
         for step in (0, 3, FINISHED, 1):
             warmup.at(step)
             torch.testing.assert_close(call(x), reference(plain, x, alphas(step)))
-        assert backend.graphs == 2
+        assert backend.frame_count == 2
 
-    def test_detached_and_attached_again(self, how: str, backend: Counting) -> None:
+    def test_detached_and_attached_again(self, how: str, backend: CompileCounter) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -184,9 +168,9 @@ class TestNeverAGraphOfAnotherScaling:
         torch.testing.assert_close(call(x), reference(plain, x, alphas(0)))
         warmup.at(5)
         torch.testing.assert_close(call(x), reference(plain, x, alphas(5)))
-        assert backend.graphs == 2  # the first attachment's graph serves the second too
+        assert backend.frame_count == 2  # the first attachment's graph serves the second too
 
-    def test_folded(self, how: str, backend: Counting) -> None:
+    def test_folded(self, how: str, backend: CompileCounter) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -199,7 +183,9 @@ class TestNeverAGraphOfAnotherScaling:
         warmup.fold_()
         torch.testing.assert_close(call(x), reference(plain, x, alphas(3)))
 
-    def test_compiled_after_layers_were_let_go_eagerly(self, how: str, backend: Counting) -> None:
+    def test_compiled_after_layers_were_let_go_eagerly(
+        self, how: str, backend: CompileCounter
+    ) -> None:
         model, x = net(), inputs()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -217,7 +203,7 @@ def test_of_a_compiled_optimizer_step_only_the_update_is_compiled() -> None:
     graphs = []
     for followed in (False, True):
         torch._dynamo.reset()
-        backend = Counting()
+        backend = CompileCounter()
         model = net()
         plain = copy.deepcopy(model)
         warmup = attach(model)
@@ -235,12 +221,14 @@ def test_of_a_compiled_optimizer_step_only_the_update_is_compiled() -> None:
             out.square().mean().backward()
             update()
             optimizer.zero_grad()
-        graphs.append(backend.graphs)
+        graphs.append(backend.frame_count)
     # One more: the step in the parameter groups, at first a constant of the graph, then a variable.
     assert graphs[1] <= graphs[0] + 1
 
 
-def test_a_compiled_function_around_the_model_that_ran_before_attach(backend: Counting) -> None:
+def test_a_compiled_function_around_the_model_that_ran_before_attach(
+    backend: CompileCounter,
+) -> None:
     model, x = net(), inputs()
     plain = copy.deepcopy(model)
 
@@ -253,10 +241,10 @@ def test_a_compiled_function_around_the_model_that_ran_before_attach(backend: Co
     for step in (0, 1, 5, FINISHED, FINISHED + 1):
         warmup.at(step)
         torch.testing.assert_close(loss(x), reference(plain, x, alphas(step)).square().mean())
-    assert backend.graphs == 2
+    assert backend.frame_count == 2
 
 
-def test_attached_to_the_compiled_model(backend: Counting) -> None:
+def test_attached_to_the_compiled_model(backend: CompileCounter) -> None:
     model, x = net(), inputs()
     plain = copy.deepcopy(model)
     call = torch.compile(model, backend=backend, fullgraph=True)
@@ -267,7 +255,7 @@ def test_attached_to_the_compiled_model(backend: Counting) -> None:
     assert set(warmup.folded_state_dict()) == set(plain.state_dict())
 
 
-def test_a_copy_of_a_compiled_model_follows(backend: Counting) -> None:
+def test_a_copy_of_a_compiled_model_follows(backend: CompileCounter) -> None:
     """An average of the weights of a model whose blocks are compiled."""
     model, x = net(), inputs()
     plain = copy.deepcopy(model)

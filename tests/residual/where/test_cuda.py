@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.profiler import ProfilerActivity, profile
 
+from tests.fresh_compiler import fresh_compiler  # noqa: F401
 from tests.residual.toy import Net, reference
 from tests.residual.where.models import FINISHED, LAYERS, alphas, attach, inputs, net
 
@@ -20,13 +20,6 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
 STEPS = (0, 1, 3, FINISHED, 5, 0)
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture
