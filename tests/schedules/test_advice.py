@@ -14,7 +14,7 @@ import groundup as gu
 from groundup.schedules import depth as D
 from groundup.schedules import factor as F
 from groundup.schedules.advice import advise
-from groundup.schedules.course import decay_begin, effective_length, residual_warnings
+from groundup.schedules.effective import decay_begin, effective_length, residual_warnings
 from groundup.schedules.length import Tokens
 from groundup.schedules.published import PUBLISHED
 

@@ -43,6 +43,16 @@ def recipe_named(arguments: list[str], default: str | None = None) -> tuple[Reci
     return recipe_file.read(recipe_file.find(name)), rest
 
 
+def refuse_ignored_residual(file: RecipeFile, recipe: Recipe) -> None:
+    """ValueError where flags change the residual warmup and every variant has its own."""
+    own = [change["name"] for change in file.changes if "residual" in change]
+    if recipe.residual != file.recipe.residual and len(own) == len(file.changes) > 0:
+        raise ValueError(
+            f"what is said of residual would be ignored: every variant ({', '.join(own)}) has its "
+            "own"
+        )
+
+
 def parse(options: Options, usage: str, arguments: list[str]) -> Options:
     """`options` with what the arguments change; exits with a message where they do not fit."""
     return tyro.cli(

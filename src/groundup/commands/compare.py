@@ -6,7 +6,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.commands._options import (
+    RecipeFlags,
+    parse,
+    recipe_named,
+    refuse_ignored_residual,
+)
 from groundup.commands._table import print_table
 from groundup.data import prepare, show_progress
 from groundup.experiment import compare, plan
@@ -38,7 +43,7 @@ class Compare:
 
 def main(arguments: list[str]) -> int:
     file, rest = recipe_named(arguments, default="quickstart")
-    named, changes = file.recipe, file.changes
+    named = file.recipe
     if file.axes:
         raise ValueError(f"this recipe has a [sweep] ({', '.join(file.axes)}): say groundup sweep")
     options = parse(Compare(named), "compare [RECIPE]", rest)
@@ -47,15 +52,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"variant={recipe.variant!r}: compare names the variants itself")
     if options.seeds and recipe.train.seed != named.train.seed:
         raise ValueError("train.seed would be ignored, since seeds are given: say only --seeds")
-    own = [change["name"] for change in changes if "residual" in change]
-    if recipe.residual != named.residual and len(own) == len(changes) > 0:
-        raise ValueError(
-            "what is said of residual would be ignored: every variant "
-            f"({', '.join(own)}) has its own"
-        )
+    refuse_ignored_residual(file, recipe)
     pick_device(recipe.train.device)
     out = options.out or Path("runs") / recipe.name
-    runs = plan(expand(recipe, changes), options.seeds or (recipe.train.seed,), out)
+    runs = plan(expand(recipe, file.changes), options.seeds or (recipe.train.seed,), out)
     with show_progress() as progress:
         prepare(recipe.data, progress=progress)
     with Display(runs) as display:

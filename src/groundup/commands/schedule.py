@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup._check import count, unknown
-from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.commands._options import (
+    RecipeFlags,
+    parse,
+    recipe_named,
+    refuse_ignored_residual,
+)
 from groundup.experiment.preview import Preview, previews
 from groundup.report import plan_text
 from groundup.train.recipe import Recipe
@@ -116,12 +121,7 @@ _ACTIONS = {"plot": _plot, "table": _table}
 
 def _previews(file: RecipeFile, recipe: Recipe) -> list[Preview]:
     """The recipe, or its variants, or the points of its sweep."""
-    own = [change["name"] for change in file.changes if "residual" in change]
-    if recipe.residual != file.recipe.residual and len(own) == len(file.changes) > 0:
-        raise ValueError(
-            f"what is said of residual would be ignored: every variant ({', '.join(own)}) has its "
-            "own"
-        )
+    refuse_ignored_residual(file, recipe)
     variants = expand(recipe, file.changes) if file.changes else {}
     if not file.axes:
         return previews(variants or {recipe.name: recipe})

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from groundup.optim.registry import info
 from groundup.schedules import Advice, advise
-from groundup.schedules.course import effective_length, residual_warnings
+from groundup.schedules.effective import effective_length, residual_warnings
 from groundup.train.recipe import Recipe
 
 
