@@ -114,7 +114,7 @@ def test_noise(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 3))
     optimizer = OPTIMIZERS[name](model.parameters())
-    observer = observe(model, optimizer, ["noise"], every=2, batch_size=BATCH)
+    observer = observe(model, optimizer, ["gradients", "noise"], every=2, batch_size=BATCH)
     names = [n for n, _ in model.named_parameters()]
     m = [torch.zeros_like(p).double() for p in model.parameters()]
     for step in range(7):
@@ -178,10 +178,10 @@ def test_noise_of_an_optimizer_that_was_at_work(how: str) -> None:
     if how == "loaded":
         state = step.optimizer.state_dict()
         step = momentum_run(model)
-        observer = observe(model, step.optimizer, ["noise"], every=1, batch_size=BATCH)
+        observer = observe(model, step.optimizer, ["gradients", "noise"], every=1, batch_size=BATCH)
         step.optimizer.load_state_dict(state)
     else:
-        observer = observe(model, step.optimizer, ["noise"], every=1, batch_size=BATCH)
+        observer = observe(model, step.optimizer, ["gradients", "noise"], every=1, batch_size=BATCH)
     state = step.optimizer.state
     m = torch.cat([state[p]["momentum_buffer"].flatten() for p in model.parameters()]) / 2
     step()
@@ -196,12 +196,14 @@ def test_a_loop_that_tells_the_step_gets_the_same_after_resuming() -> None:
         torch.manual_seed(1)
         model = nn.Linear(4, 3)
         step: Any = momentum_run(model)
-        observer = observe(model, step.optimizer, ["noise"], every=1, batch_size=BATCH)
+        observer = observe(model, step.optimizer, ["gradients", "noise"], every=1, batch_size=BATCH)
         for n in range(4):
             if resumed and n == 2:
                 state = step.optimizer.state_dict()
                 step = momentum_run(model)
-                observer = observe(model, step.optimizer, ["noise"], every=1, batch_size=BATCH)
+                observer = observe(
+                    model, step.optimizer, ["gradients", "noise"], every=1, batch_size=BATCH
+                )
                 step.optimizer.load_state_dict(state)
             observer.begin(n)
             step()
@@ -213,7 +215,7 @@ def test_a_loop_that_tells_the_step_gets_the_same_after_resuming() -> None:
 def test_noise_without_momentum() -> None:
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    observer = observe(model, optimizer, ["noise"], every=1, batch_size=BATCH)
+    observer = observe(model, optimizer, ["gradients", "noise"], every=1, batch_size=BATCH)
     for _ in range(2):
         model(torch.ones(1, 4)).sum().backward()
         optimizer.step()
@@ -224,7 +226,7 @@ def test_two_batch_sizes() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     optimizer = adamw(model)
-    observer = observe(model, optimizer, ["noise"], every=2, batch_size=BATCH)
+    observer = observe(model, optimizer, ["gradients", "noise"], every=2, batch_size=BATCH)
     x, y = torch.randn(BATCH, 4), torch.randint(0, 3, (BATCH,))
     each = []
     for i in range(BATCH):
@@ -280,7 +282,7 @@ def test_representations_and_relus() -> None:
         assert dead >= 6
         assert found["dead_relus"] == found["dead_relus/relu"] == pytest.approx(dead / 16)
         for name in ("conv.weight", "hidden.weight", "out.weight"):
-            values = torch.linalg.svdvals(after[name].flatten(1).double())
+            values = torch.linalg.svdvals(before[name].flatten(1).double())
             exact = float(values.square().sum() / values[0] ** 2)
             assert found[f"stable_rank/{name}"] == pytest.approx(exact, rel=1e-2)
 
@@ -557,7 +559,7 @@ def test_it_measures_what_a_leaky_relu_keeps_alive() -> None:
         ("what='angels' is unknown.*updates", {"what": ["angels"]}),
         ("what='updates' is not valid: give a list", {"what": "updates"}),
         (r"what=\[\] is not valid", {"what": []}),
-        ("what='noise' is not valid.*batch_size", {"what": ["noise"]}),
+        ("what='noise' is not valid.*batch_size", {"what": ["gradients", "noise"]}),
         ("every=0", {"every": 0}),
         ("rows=0", {"rows": 0}),
         ("batch_size=0", {"batch_size": 0}),
@@ -587,7 +589,7 @@ def test_refuses_what_does_not_apply() -> None:
 
 def test_refuses_wrong_counts() -> None:
     model = net()
-    observer = observe(model, adamw(model), ["noise"], batch_size=8)
+    observer = observe(model, adamw(model), ["gradients", "noise"], batch_size=8)
     with pytest.raises(ValueError, match="step=-1"):
         observer.begin(-1)
     with pytest.raises(ValueError, match="sequences=9"):

@@ -1,6 +1,6 @@
 """Measurements: functions on plain numbers and tensors, and an observer that takes them in a run.
 
-The spike score needs no torch; everything else is loaded on first use.
+The spike score and its monitor need no torch; everything else is loaded on first use.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from groundup.measure.monitor import Monitor, Verdict
 from groundup.measure.spikes import SpikeScore, run_spike_score, spike_score
 
 if TYPE_CHECKING:
     from groundup.measure.activations import dead_share, dead_units
+    from groundup.measure.layers import Layer, find_layers
     from groundup.measure.noise import (
         GradientNoise,
         cosine,
@@ -20,16 +22,21 @@ if TYPE_CHECKING:
         split_by_momentum,
         two_batches,
     )
-    from groundup.measure.observers import Observer, observe
+    from groundup.measure.observers import Measurements, Observer, observe
+    from groundup.measure.positions import loss_by_position
     from groundup.measure.rank import stable_rank, stable_rank_by_power
     from groundup.measure.representation import (
         alignment,
         representation_change,
         representation_changes,
     )
+    from groundup.measure.skipping import mean_loss, skipped
+    from groundup.measure.stream import token_cosines, token_norms
     from groundup.measure.updates import angle, relative_update, row_angles, update_norm
 
-_NAMES = {
+_NAMES: dict[str, tuple[str, ...]] = {
+    "attention": (),
+    "similarity": (),
     "activations": ("dead_share", "dead_units"),
     "noise": (
         "GradientNoise",
@@ -39,22 +46,33 @@ _NAMES = {
         "split_by_momentum",
         "two_batches",
     ),
-    "observers": ("Observer", "observe"),
+    "layers": ("Layer", "find_layers"),
+    "observers": ("Measurements", "Observer", "observe"),
+    "positions": ("loss_by_position",),
     "rank": ("stable_rank", "stable_rank_by_power"),
     "representation": ("alignment", "representation_change", "representation_changes"),
+    "skipping": ("mean_loss", "skipped"),
+    "stream": ("token_cosines", "token_norms"),
     "updates": ("angle", "relative_update", "row_angles", "update_norm"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "GradientNoise",
+    "Layer",
+    "Measurements",
+    "Monitor",
     "Observer",
     "SpikeScore",
+    "Verdict",
     "alignment",
     "angle",
     "cosine",
     "dead_share",
     "dead_units",
+    "find_layers",
+    "loss_by_position",
+    "mean_loss",
     "momentum_noise",
     "observe",
     "phi_from_momentum",
@@ -63,10 +81,13 @@ __all__ = [
     "representation_changes",
     "row_angles",
     "run_spike_score",
+    "skipped",
     "spike_score",
     "split_by_momentum",
     "stable_rank",
     "stable_rank_by_power",
+    "token_cosines",
+    "token_norms",
     "two_batches",
     "update_norm",
 ]

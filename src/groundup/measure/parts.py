@@ -1,20 +1,22 @@
 """What an `Observer` measures around one update, one class for each word of its `what`.
 
-Before the update `before` takes what will be gone after it; `after` gives the results, 0-dim
-tensors where they are on a device still.
+What does not depend on an update is given by `look`. Before the update `before` takes what will be
+gone after it; `after` gives the results. They are tensors where they are on a device still: 0-dim,
+or with one entry per layer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.measure import probing
-from groundup.measure._rows import over_ranks, whole
+from groundup.measure._rows import chunks, local_rows, over_ranks, whole
 from groundup.measure.momentum import Group, Momentum, gradient_sign, momentum_of
 from groundup.measure.noise import GradientNoise, dots, momentum_noise, split, split_by_momentum
 from groundup.measure.rank import stable_rank_by_power
@@ -22,28 +24,47 @@ from groundup.measure.representation import representation_change
 from groundup.measure.updates import angle_of, row_sums
 from groundup.optim.rows import stored_in_out
 
-Values = dict[str, Tensor | float]
+Values = dict[str, Tensor | float | list[str | None]]
 
 
 class Part:
     """One measurement."""
 
-    sight: probing.Inputs | probing.Dead | None = None
-    """What it has to see of a forward before the update."""
+    sight: probing.Sight | None = None
+    """What looks on during the forward before the update."""
+
+    needs_output = False
+    """Whether it needs that forward for what the model returns."""
+
+    needs_update = False
+    """Whether it has nothing to say without an update."""
+
+    def look(self, output: Any) -> Values:
+        """What is there without an update, after the forward; `output` is what it returned."""
+        return {}
 
     def before(self) -> None:
         """Called before each measured update, after the forward."""
 
     def after(self) -> Values:
-        raise NotImplementedError
+        """What the update did."""
+        return {}
 
 
 class Updates(Part):
     """‖Δw‖, ‖Δw‖/‖w‖ and angles; `in_out` are names of weights [in, out]."""
 
-    def __init__(self, weights: Mapping[str, Tensor], in_out: Container[str] = ()) -> None:
+    needs_update = True
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        in_out: Container[str] = (),
+        layers: Sequence[str] = (),
+    ) -> None:
         self._weights = weights
         self._in_out = in_out
+        self._layers = ByLayer(weights, layers)
         self._kept: dict[str, Tensor] = {}
 
     def before(self) -> None:
@@ -58,25 +79,89 @@ class Updates(Part):
         # ‖w‖², ‖Δw‖², ⟨w, Δw⟩, the sum of the row angles, and the number of rows that have one.
         each = [_summed(r, w).to(first) for r, w in zip(rows, weights, strict=True)]
         sums = over_ranks(torch.stack(each), weights)
-        total = sums.sum(0)
-        found: Values = {}
-        suffixes = ["", *(f"/{name}" for name in self._weights)]
-        for suffix, s in zip(suffixes, [total, *sums], strict=True):
-            found[f"update_norm{suffix}"] = s[1].sqrt()
-            found[f"relative_update{suffix}"] = (s[1] / s[0]).sqrt()
-            found[f"angle{suffix}"] = angle_of(s[:3])
-            found[f"row_angle{suffix}"] = s[3] / s[4]
+        found = _of_sums("", sums.sum(0))
+        if self._layers:
+            found |= _of_sums("/layers", self._layers.sums(sums))
+        for name, s in zip(self._weights, sums, strict=True):
+            found |= _of_sums(f"/{name}", s)
         return found
 
     def _by_rows(self, name: str, weight: Tensor) -> Tensor:
         return weight.detach().T if name in self._in_out else weight
 
 
+def _of_sums(suffix: str, sums: Tensor) -> Values:
+    weight, update, _, angles, rows = sums.unbind(-1)
+    return {
+        f"update_norm{suffix}": update.sqrt(),
+        f"relative_update{suffix}": (update / weight).sqrt(),
+        f"angle{suffix}": angle_of(sums[..., :3]),
+        f"row_angle{suffix}": angles / rows,
+    }
+
+
+class ByLayer:
+    """Adds up what belongs to the weights of one layer; false where no layers are known."""
+
+    def __init__(self, weights: Iterable[str], layers: Sequence[str]) -> None:
+        self._count = len(layers)
+        number = {f"{name}.": l for l, name in enumerate(layers)}
+        self._layer_of = {
+            place: number[layer]
+            for place, name in enumerate(weights)
+            for layer in number
+            if name.startswith(layer)
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._layer_of)
+
+    def sums(self, each: Tensor) -> Tensor:
+        """[weights, …] → [layers, …]."""
+        places = torch.tensor(list(self._layer_of), device=each.device)
+        layers = torch.tensor(list(self._layer_of.values()), device=each.device)
+        return each.new_zeros(self._count, *each.shape[1:]).index_add(0, layers, each[places])
+
+
+class Gradients(Part):
+    """The norm of the gradient as the optimizer gets it, and of each layer's."""
+
+    needs_update = True
+
+    def __init__(self, weights: Mapping[str, Tensor], layers: Sequence[str] = ()) -> None:
+        self._weights = weights
+        self._layers = ByLayer(weights, layers)
+        self._found: Values = {}
+
+    def before(self) -> None:
+        squares = gradient_squares(list(self._weights.values()))
+        self._found = {"grad_norm": squares.sum().sqrt()}
+        if self._layers:
+            self._found["grad_norm/layers"] = self._layers.sums(squares).sqrt()
+
+    def after(self) -> Values:
+        return self._found
+
+
+def gradient_squares(weights: Sequence[Tensor]) -> Tensor:
+    """‖g‖² of each weight, over all ranks: [weights] float64; 0 where there is no gradient."""
+    device = weights[0].device
+    squares = [_square(w.grad).to(device) if w.grad is not None else None for w in weights]
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    return over_ranks(torch.stack([zero if s is None else s for s in squares]), weights)
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return torch.stack([g.square().sum() for (g,) in chunks(local_rows(gradient))]).sum()
+
+
 _NO_MOMENTUM = Momentum("", 0.0)
 
 
 class Noise(Part):
-    """The gradient's norm; φ and its cosine with the momentum before it, where there is one."""
+    """φ, and the cosine of the gradient with the momentum before it, where there is one."""
+
+    needs_update = True
 
     def __init__(
         self,
@@ -116,7 +201,7 @@ class Noise(Part):
             return {}
         first = next(iter(found.values()))[0].device
         sums = torch.stack([s.to(first) for s, _, _ in found.values()])
-        values: Values = {"grad_norm": sums[:, 2].sum().sqrt()}
+        values: Values = {}
         a = d = g = k = 0.0
         compared = torch.zeros(3, dtype=torch.float64)
         pairs = zip(found.items(), sums.tolist(), strict=True)
@@ -140,6 +225,8 @@ class Noise(Part):
 class Representation(Part):
     """‖ΔW·x‖/‖W·x‖ of the linear layers."""
 
+    needs_update = True
+
     def __init__(self, layers: Mapping[str, nn.Module], rows: int) -> None:
         self.sight = self._inputs = probing.Inputs(layers, rows)
         self._layers = layers
@@ -153,7 +240,7 @@ class Representation(Part):
         for name, x in self._inputs.rows.items():
             change = representation_change(self._kept.pop(name), self._weight(name), x)
             values[f"rrc/{name}"] = change
-        self._inputs.rows.clear()
+        self._inputs.rows.clear()  # not to be kept until the next time
         return values | mean_of("rrc", values)
 
     def _weight(self, name: str) -> Tensor:
@@ -168,7 +255,7 @@ class Rank(Part):
     def __init__(self, matrices: Mapping[str, Tensor]) -> None:
         self._matrices = matrices
 
-    def after(self) -> Values:
+    def look(self, output: Any) -> Values:
         values: Values = {}
         for name, w in self._matrices.items():
             values[f"stable_rank/{name}"] = stable_rank_by_power(w)
@@ -181,7 +268,7 @@ class Relus(Part):
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.sight = self._dead = probing.Dead(modules)
 
-    def after(self) -> Values:
+    def look(self, output: Any) -> Values:
         counts = dict(self._dead.counts)
         self._dead.counts.clear()
         values: Values = {f"dead_relus/{name}": c[0] / c[1] for name, c in counts.items()}

@@ -1,4 +1,4 @@
-"""One extra forward that leaves no trace, to see what goes into linear layers and ReLUs.
+"""One extra forward that leaves no trace, to see what goes on inside of a model.
 
 It runs eagerly (hooks inside compiled blocks do not run), without gradients, in the mode the model
 is in; random state and buffers (running statistics) are afterwards what they were. What a module
@@ -8,14 +8,15 @@ keeps anywhere else, such as a count of its calls in a plain attribute, does cha
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from groundup.measure.activations import RELU_NAMES, RELUS, dead_units
 from groundup.optim.rows import stored_in_out
@@ -72,6 +73,20 @@ def is_relu(module: nn.Module) -> bool:
     return isinstance(module, RELUS) or type(module).__name__ in RELU_NAMES
 
 
+class Sight(Protocol):
+    """Something that looks on while a model runs; what it saw before is forgotten."""
+
+    def watching(self) -> AbstractContextManager[Any]: ...
+
+
+def until_left(handles: Iterable[RemovableHandle]) -> ExitStack:
+    """A context that removes hooks at its end."""
+    stack = ExitStack()
+    for handle in handles:
+        stack.callback(handle.remove)
+    return stack
+
+
 class Inputs:
     """Some rows of what went into linear modules: `rows[name]`, at most [count, in]."""
 
@@ -80,18 +95,27 @@ class Inputs:
         self._modules = modules
         self._count = count
 
-    def hooks(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], None]]]:
-        for name, module in self._modules.items():
-            yield module, partial(self._take, name)
+    def watching(self) -> ExitStack:
+        self.rows.clear()
+        return until_left(
+            module.register_forward_pre_hook(_showing(partial(self._take, name)))
+            for name, module in self._modules.items()
+        )
 
     def _take(self, name: str, x: Tensor) -> None:
         if name in self.rows:  # a module that is called several times: the first
             return
-        rows = x.detach().flatten(0, -2) if x.ndim > 1 else x.detach()[None]
-        # Evenly spaced: a draw would move the random state.
-        take = min(self._count, len(rows))
-        where = torch.linspace(0, len(rows) - 1, take, device=x.device, dtype=torch.float64)
-        self.rows[name] = rows[where.round().long()]
+        self.rows[name] = some_rows(x, self._count)
+
+
+def some_rows(x: Tensor, count: int) -> Tensor:
+    """At most `count` of the tokens of x [..., d], detached: [n, d]."""
+    rows = x.detach().flatten(0, -2) if x.ndim > 1 else x.detach()[None]
+    # Evenly spaced: a draw would move the random state.
+    where = torch.linspace(
+        0, len(rows) - 1, min(count, len(rows)), device=x.device, dtype=torch.float64
+    )
+    return rows[where.round().long()]
 
 
 class Dead:
@@ -101,9 +125,12 @@ class Dead:
         self.counts: dict[str, Tensor] = {}
         self._modules = modules
 
-    def hooks(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], None]]]:
-        for name, module in self._modules.items():
-            yield module, partial(self._count, name)
+    def watching(self) -> ExitStack:
+        self.counts.clear()
+        return until_left(
+            module.register_forward_pre_hook(_showing(partial(self._count, name)))
+            for name, module in self._modules.items()
+        )
 
     def _count(self, name: str, x: Tensor) -> None:
         dead = dead_units(x)
@@ -112,15 +139,13 @@ class Dead:
         self.counts[name] = self.counts[name] + count if name in self.counts else count
 
 
-def run(model: nn.Module, probe: Probe, sights: Sequence[Inputs | Dead]) -> None:
-    """Call `model` with `probe` and show each of `sights` the inputs it asked for."""
+def run(model: nn.Module, probe: Probe, sights: Sequence[Sight]) -> Any:
+    """Call `model` with `probe` while `sights` look on; what the model returns."""
     buffers = [(b, b.clone()) for b in model.buffers() if not b.is_meta]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with ExitStack() as during:
         for sight in sights:
-            for module, take in sight.hooks():
-                hook = module.register_forward_pre_hook(_showing(take))
-                during.callback(hook.remove)
+            during.enter_context(sight.watching())
         during.enter_context(torch.no_grad())
         during.callback(_restore, buffers)
         during.enter_context(torch.random.fork_rng(devices=devices))
@@ -128,7 +153,7 @@ def run(model: nn.Module, probe: Probe, sights: Sequence[Inputs | Dead]) -> None
             during.enter_context(torch.compiler.set_stance("force_eager"))
         for kind, dtype in probe.autocast.items():
             during.enter_context(torch.autocast(kind, dtype=dtype))
-        model(*probe.args, **probe.kwargs)
+        return model(*probe.args, **probe.kwargs)
 
 
 def _showing(take: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:

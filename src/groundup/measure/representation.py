@@ -50,7 +50,7 @@ def representation_changes(before: Tensor, after: Tensor, inputs: Tensor) -> Ten
 
 
 def _squares(before: Tensor, after: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    w, moved = (t.detach().flatten(1).to(torch.float64) for t in (before, after))
+    w, moved = (t.detach().flatten(1) for t in (before, after))
     if w.shape != moved.shape:
         raise ValueError(
             f"after has shape {list(after.shape)}, but must have that of before, "
@@ -60,8 +60,13 @@ def _squares(before: Tensor, after: Tensor, inputs: Tensor) -> tuple[Tensor, Ten
         raise ValueError(
             f"inputs have {inputs.shape[-1]} features, but the weight takes {w.shape[1]}"
         )
-    x = inputs.detach().reshape(-1, w.shape[1]).to(torch.float64)
-    return (x @ (moved - w).T).square().sum(1), (x @ w.T).square().sum(1)
+    # The difference of two weights has few digits left: it is taken in float64, the products need
+    # no more than float32.
+    dtype = torch.promote_types(w.dtype, torch.float32)
+    x = inputs.detach().reshape(-1, w.shape[1]).to(dtype)
+    change = (moved.to(torch.float64) - w.to(torch.float64)).to(dtype)
+    sizes = ((x @ m.T).square().sum(1, dtype=torch.float64) for m in (change, w.to(dtype)))
+    return next(sizes), next(sizes)
 
 
 def alignment(

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup._check import unknown
-from groundup.measure import parts, probing
+from groundup.measure import layer_parts, parts, probing
+from groundup.measure.layer_parts import Forward
+from groundup.measure.layers import Layer, find_layers
 from groundup.optim.rows import stored_in_out
 from groundup.residual.names import stock_name
 
@@ -21,7 +23,12 @@ class Subject:
     Attributes:
         rows: inputs kept of each linear layer.
         updates: how many the optimizer has made; inf where that is not known.
+        targets: what the model should answer to the probe, if that was given.
+        same_probe: whether the model sees the same inputs at each measurement.
+        forward: calls the model with the probe.
+        branches: patterns of the ends of residual branches, for models that are not known.
         weights: the model's parameters that the optimizer has, by name.
+        layers: the layers, shallowest first; `no_layers` says why there are none.
     """
 
     model: nn.Module
@@ -29,7 +36,13 @@ class Subject:
     batch_size: int | None
     rows: int
     updates: Callable[[], float]
+    targets: Tensor | None
+    same_probe: bool
+    forward: Forward
+    branches: Sequence[str] | None = None
     weights: dict[str, Tensor] = field(init=False)
+    layers: list[Layer] = field(init=False)
+    no_layers: str = ""
 
     def __post_init__(self) -> None:
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
@@ -43,6 +56,12 @@ class Subject:
                 f"the optimizer has no trainable parameter of {type(self.model).__name__}: give "
                 "the model it was made for"
             )
+        try:
+            self.layers = find_layers(self.model, self.branches)
+        except ValueError as error:
+            if self.branches is not None:
+                raise
+            self.layers, self.no_layers = [], str(error)
 
     def modules(self, wanted: Callable[[nn.Module], bool]) -> dict[str, nn.Module]:
         return {
@@ -76,7 +95,11 @@ def choose(subject: Subject, what: Sequence[str] | None) -> list[parts.Part]:
 def _updates(subject: Subject) -> parts.Part:
     ids = {id(module.weight) for module in subject.modules(stored_in_out).values()}
     in_out = {name for name, w in subject.weights.items() if id(w) in ids}
-    return parts.Updates(subject.weights, in_out)
+    return parts.Updates(subject.weights, in_out, [layer.name for layer in subject.layers])
+
+
+def _gradients(subject: Subject) -> parts.Part:
+    return parts.Gradients(subject.weights, [layer.name for layer in subject.layers])
 
 
 def _noise(subject: Subject) -> parts.Part | str:
@@ -109,11 +132,49 @@ def _relus(subject: Subject) -> parts.Part | str:
     return parts.Relus(modules)
 
 
+def _stream(subject: Subject) -> parts.Part | str:
+    return layer_parts.Stream(subject.layers) if subject.layers else subject.no_layers
+
+
+def _attention(subject: Subject) -> parts.Part | str:
+    return layer_parts.Attention(subject.layers) if subject.layers else subject.no_layers
+
+
+def _similarity(subject: Subject) -> parts.Part | str:
+    if not subject.layers:
+        return subject.no_layers
+    if not subject.same_probe:
+        return "what a model gives is compared on the same inputs each time: give a probe"
+    return layer_parts.Sketches(subject.layers, subject.rows)
+
+
+def _depth(subject: Subject) -> parts.Part | str:
+    if subject.targets is None:
+        return "a loss needs targets, and a probe that they belong to"
+    if not subject.layers:
+        return subject.no_layers
+    return layer_parts.Depth(subject.layers, subject.targets, subject.forward)
+
+
+def _positions(subject: Subject) -> parts.Part | str:
+    if subject.targets is None:
+        return "a loss needs targets, and a probe that they belong to"
+    if subject.targets.ndim != 2:
+        return f"targets have shape {list(subject.targets.shape)}, without a position"
+    return layer_parts.Positions(subject.targets)
+
+
 MAKERS: dict[str, Callable[[Subject], parts.Part | str]] = {
     "updates": _updates,
+    "gradients": _gradients,
     "noise": _noise,
     "rrc": _representation,
     "rank": _rank,
     "relus": _relus,
+    "stream": _stream,
+    "attention": _attention,
+    "similarity": _similarity,
+    "depth": _depth,
+    "positions": _positions,
 }
 """The part for each word; a string says why it does not apply."""
