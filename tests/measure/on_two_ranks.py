@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 import groundup as gu
-from groundup.measure import observe
+from groundup.measure import observe, similarity
+from groundup.model import ModelConfig, Transformer
 from groundup.optim import RRC
 
 BATCH = 4
@@ -47,12 +49,21 @@ def update(model: nn.Module, optimizer: Optimizer, rows: torch.Tensor) -> None:
     optimizer.zero_grad()
 
 
-def close(a: dict[str, float], b: dict[str, float]) -> None:
+def close(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert a.keys() == b.keys(), sorted(a.keys() ^ b.keys())
     for name in a:
         torch.testing.assert_close(
-            a[name], b[name], rtol=2e-4, atol=1e-7, msg=lambda m, n=name: n + m
+            _numbers(a[name]),
+            _numbers(b[name]),
+            rtol=2e-4,
+            atol=1e-6,
+            equal_nan=True,
+            msg=lambda m, n=name: n + m,
         )
+
+
+def _numbers(value: Any) -> list[float]:
+    return [math.nan if v is None else v for v in value] if isinstance(value, list) else [value]
 
 
 def check_measurements(folder: Path) -> None:
@@ -70,6 +81,35 @@ def check_measurements(folder: Path) -> None:
     assert {"phi", "rrc/0", "row_angle/2.weight", "dead_relus", "stable_rank/0.weight"} <= set(
         found[0]
     )
+    close(found[0], found[1])
+
+
+def check_layers(folder: Path) -> None:
+    config = ModelConfig(layers=2, width=8, heads=2, vocab_size=20)
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 20, (BATCH, 9), generator=draw)
+    probe, targets = rows[:, :-1], rows[:, 1:]
+    plain = Transformer(config)
+    model = copy.deepcopy(plain)
+    for block in model.layers:
+        fully_shard(block)
+    fully_shard(model)
+    words = ["updates", "gradients", "stream", "attention", "similarity", "depth", "positions"]
+    found = []
+    mine = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+    for one, own in ((plain, slice(0, BATCH)), (model, mine)):
+        # Not AdamW, which makes large steps of gradients that are nothing but rounding.
+        optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+        with observe(one, optimizer, words, every=2, probe=probe, targets=targets) as observer:
+            for _ in range(3):
+                one(probe[own]).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            found.append(observer.latest)
+    for branch in ("attention", "feed_forward"):
+        sketches = [values.pop(f"sketch/{branch}/layers") for values in found]
+        assert all(similarity.compare(*pair) > 0.999 for pair in zip(*sketches, strict=True))
+    assert {"grad_norm/layers", "skip_loss/layers", "attention_entropy/layers"} <= found[0].keys()
     close(found[0], found[1])
 
 
