@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 import groundup as gu
-from groundup.measure import observe, similarity
+from groundup.measure import mean_loss, observe, similarity
 from groundup.model import ModelConfig, Transformer
 from groundup.optim import RRC
 
@@ -90,22 +90,30 @@ def check_layers(folder: Path) -> None:
     rows = torch.randint(0, 20, (BATCH, 9), generator=draw)
     probe, targets = rows[:, :-1], rows[:, 1:]
     plain = Transformer(config)
+    with torch.no_grad():
+        for p in plain.parameters():  # branches that are no mere rounding
+            p.add_(torch.randn(p.shape, generator=draw), alpha=0.3)
     model = copy.deepcopy(plain)
     for block in model.layers:
         fully_shard(block)
     fully_shard(model)
     words = ["updates", "gradients", "stream", "attention", "similarity", "depth", "positions"]
-    found = []
+    found, trained = [], []
     mine = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
     for one, own in ((plain, slice(0, BATCH)), (model, mine)):
         # Not AdamW, which makes large steps of gradients that are nothing but rounding.
         optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
         with observe(one, optimizer, words, every=2, probe=probe, targets=targets) as observer:
             for _ in range(3):
-                one(probe[own]).square().mean().backward()
+                mean_loss(one(probe[own]), targets[own]).backward()
                 optimizer.step()
                 optimizer.zero_grad()
             found.append(observer.latest)
+        parameters = (p.detach() for p in one.parameters())
+        trained.append([p.full_tensor() if isinstance(p, DTensor) else p for p in parameters])
+    # A forward between backward and update must not leave weights behind as they were before it.
+    for a, b in zip(*trained, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     for branch in ("attention", "feed_forward"):
         sketches = [values.pop(f"sketch/{branch}/layers") for values in found]
         assert all(similarity.compare(*pair) > 0.999 for pair in zip(*sketches, strict=True))

@@ -148,6 +148,7 @@ def run(model: nn.Module, probe: Probe, sights: Sequence[Sight]) -> Any:
             during.enter_context(sight.watching())
         during.enter_context(torch.no_grad())
         during.callback(_restore, buffers)
+        during.callback(_reshard, model)
         during.enter_context(torch.random.fork_rng(devices=devices))
         if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
             during.enter_context(torch.compiler.set_stance("force_eager"))
@@ -162,6 +163,15 @@ def _showing(take: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, 
             take(args[0])
 
     return hook
+
+
+def _reshard(model: nn.Module) -> None:
+    """Shard what FSDP2 left gathered for a backward that does not come: the next forward would take
+    it as it is, without the update between."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    for module in model.modules() if fsdp is not None else ():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:

@@ -56,8 +56,8 @@ def spike_score(values: Values, window: int = 1000, threshold: float = 7.0) -> f
     The whole series is scored, from its `window`-th point on; `nan` if it is no longer than that.
     See the module's text for the conventions, and `run_spike_score` for the measurement of a run.
     """
-    series = _series(values)
-    spikes, scored = _judge(series, _checked_window(window), _checked_threshold(threshold))
+    series = as_series(values)
+    spikes, scored = _judge(series, checked_window(window), checked_threshold(threshold))
     return 100.0 * int(spikes.sum()) / int(scored.sum()) if scored.any() else math.nan
 
 
@@ -73,20 +73,25 @@ def run_spike_score(
     points; the window before it may reach back further. Without a `window`, it is 1000 points, or
     a tenth of a run that is shorter than 10 000, but at least 10.
     """
-    series = _series(values)
+    series = as_series(values)
     count = len(series)
     if window is None:
-        window = max(_SHORTEST_WINDOW, min(_LONGEST_WINDOW, count // 10))
-    window = _checked_window(window)
+        window = default_window(count)
+    window = checked_window(window)
     first, last = _bounds(span, count)
     start = max(0, first - window)
-    spikes, scored = _judge(series[start:last], window, _checked_threshold(threshold))
+    spikes, scored = _judge(series[start:last], window, checked_threshold(threshold))
     spikes[: first - start] = False
     scored[: first - start] = False
     total = int(scored.sum())
     positions = [int(i) + start for i in np.flatnonzero(spikes)]
     percent = 100.0 * len(positions) / total if total else None
     return SpikeScore(percent=percent, spikes=positions, scored=total, window=window)
+
+
+def default_window(count: int) -> int:
+    """The window for a run of `count` points: 1000, or a tenth of a shorter run, at least 10."""
+    return max(_SHORTEST_WINDOW, min(_LONGEST_WINDOW, count // 10))
 
 
 def _judge(
@@ -103,11 +108,11 @@ def _judge(
     for begin in range(0, len(points), rows):
         part = slice(begin, min(begin + rows, len(points)))
         where = slice(window + part.start, window + part.stop)
-        spikes[where], scored[where] = _judge_block(windows[part], points[part], threshold)
+        spikes[where], scored[where] = judge_block(windows[part], points[part], threshold)
     return spikes, scored
 
 
-def _judge_block(
+def judge_block(
     windows: NDArray[np.float64], points: NDArray[np.float64], threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The same for a block: one row of `windows` per point.
@@ -135,7 +140,7 @@ def _judge_block(
     return ~known | (usable & far), ~known | usable
 
 
-def _series(values: Values) -> NDArray[np.float64]:
+def as_series(values: Values) -> NDArray[np.float64]:
     """A one-dimensional float64 array, scaled by a power of two so that no square overflows."""
     series = np.array(values, dtype=np.float64)  # None becomes nan
     if series.ndim != 1:
@@ -145,13 +150,13 @@ def _series(values: Values) -> NDArray[np.float64]:
     return np.ldexp(series, -int(np.frexp(largest)[1]) - 1)
 
 
-def _checked_window(window: int) -> int:
+def checked_window(window: int) -> int:
     if window < 2:
         raise ValueError(f"window is {window}, but must be at least 2: one point has no deviation")
     return int(window)
 
 
-def _checked_threshold(threshold: float) -> float:
+def checked_threshold(threshold: float) -> float:
     if not (math.isfinite(threshold) and threshold > 0):
         raise ValueError(f"threshold is {threshold}, but must be a number of deviations above 0")
     return float(threshold)
