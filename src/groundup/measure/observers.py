@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup._check import count
+from groundup._following import innermost
 from groundup.measure import parts, probing
 from groundup.measure.noise import two_batches
 from groundup.measure.subject import Subject, choose
@@ -86,7 +87,7 @@ def observe(
     Args:
         model: any module; its trainable parameters that `optimizer` has are measured. If it is
             compiled, the compiled one (``torch.compile(model)``), or give a `probe`.
-        optimizer: any of torch's kind.
+        optimizer: any of torch's kind, also as Accelerate or Lightning wrap it.
         what: some of the above; None: all that apply.
         every: update number 1, 1 + every, … is measured (steps 0, every, …).
         batch_size: B, examples (sequences) in an update, over all ranks and micro-batches, for φ;
@@ -145,6 +146,7 @@ class Observer:
         per_tensor: bool,
     ) -> None:
         self.latest, self.step = {}, None
+        optimizer = innermost(optimizer, "Measure its updates by the functions of gu.measure")
         self._model, self._optimizer = model, optimizer
         self._every = count("every", every)
         self._batch_size = batch_size
