@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 
 RECIPE = """name = {name}
 variant = {variant}
@@ -61,8 +64,12 @@ def make_run(
     metrics: list[dict] | None = None,
     summary: dict | bool | None = True,
     name: str = "tiny",
+    settings: dict[str, Any] | None = None,
+    measurements: list[dict] | None = None,
+    events: list[dict] | None = None,
 ) -> Path:
-    """Writes one run folder; `summary` False leaves it out, a mapping is merged into it."""
+    """Writes one run folder; `summary` False leaves it out, a mapping is merged into it.
+    `settings` are more of the recipe's, by dotted names."""
     folder.mkdir(parents=True)
     schedule = schedule or ("none" if variant == "baseline" else "linear")
     recipe = RECIPE.format(
@@ -74,7 +81,19 @@ def make_run(
         steps=planned or steps,
         seed=seed,
     )
-    (folder / "recipe.toml").write_text(recipe, encoding="utf-8")
+    tables = tomllib.loads(recipe)
+    for key, value in (settings or {}).items():
+        *path, last = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+        table[last] = value
+    text = tomli_w.dumps(tables) if settings else recipe
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    for file, lines in (("measurements", measurements), ("events", events)):
+        if lines is not None:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / f"{file}.jsonl").write_text(text, encoding="utf-8")
     metrics = make_rows(steps, seed=seed) if metrics is None else metrics
     text = "".join(json.dumps(row) + "\n" for row in metrics)
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")

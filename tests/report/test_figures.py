@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.report import FIGURES, NothingToShow, curves, figure, moments, read_runs, svg
+from groundup.report import (
+    FIGURES,
+    NothingToShow,
+    curves,
+    figure,
+    hover,
+    moments,
+    read_runs,
+    save_figure,
+    svg,
+)
 from groundup.report.table import study
 
 
@@ -47,7 +59,8 @@ def test_decay_start(tmp_path, write_run, rows):
 
 
 def test_alpha_map_is_the_formula(pair):
-    (heat,) = moments.alpha_maps(study(read_runs(pair)))
+    (heat,), left_out = moments.alpha_maps(study(read_runs(pair)))
+    assert left_out == 0
     assert (heat.variants, heat.end, heat.last) == (("linear",), 20.0, 25.0)
     at = (np.arange(400) + 0.5) * 25 / 400
     expected = np.minimum(at[:, None] / (5 * np.arange(1, 5)), 1)
@@ -72,7 +85,11 @@ def test_unknown_schedule_is_no_obstacle(tmp_path, write_run):
         figure("alpha", runs)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+CURVES = ("loss", "gap", "alpha", "rate", "grad_norm")
+"""What can be drawn of any run."""
+
+
+@pytest.mark.parametrize("name", CURVES)
 def test_every_figure_draws(pair, name):
     runs = read_runs(pair)
     drawn = figure(name, runs)
@@ -84,9 +101,93 @@ def test_every_figure_draws(pair, name):
 
 
 def test_names_of_figures():
-    assert list(FIGURES) == ["loss", "gap", "alpha", "rate", "grad_norm"]
-    with pytest.raises(ValueError, match="did you mean 'loss'"):
+    assert set(CURVES) < set(FIGURES)
+    with pytest.raises(ValueError, match="did you mean 'loss'") as error:
         figure("los", [])
+    assert all(name in str(error.value) for name in FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_caption(pair, name):
+    said = FIGURES[name].caption(study(read_runs(pair)))
+    assert said.endswith(".")
+    assert ".." not in said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("name", set(FIGURES) - set(CURVES))
+def test_what_was_not_measured_is_said(pair, name):
+    with pytest.raises(NothingToShow) as reason:
+        figure(name, pair)
+    assert len(str(reason.value)) > 20
+
+
+def test_runs_folders_or_a_folder_of_runs(tmp_path, pair):
+    def drawn(runs):
+        return [line.get_ydata().tolist() for line in figure("loss", runs).axes[0].lines]
+
+    expected = drawn(read_runs(pair))
+    assert drawn(pair) == expected
+    assert drawn([str(folder) for folder in pair]) == expected
+    assert drawn(tmp_path) == expected
+    assert drawn([*read_runs(pair[:2]), *pair[2:]]) == expected
+    with pytest.raises(ValueError, match="is no run folder and holds none"):
+        figure("loss", [tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins"),
+    [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF"), (".PNG", b"")],
+)
+def test_save_figure(tmp_path, pair, suffix, begins):
+    out = tmp_path / "figures" / f"gap{suffix}"
+    assert save_figure("gap", pair, str(out)) == out
+    content = out.read_bytes()
+    assert content.startswith(begins)
+    assert save_figure("gap", pair, out, baseline="baseline").read_bytes() == content
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_save_figure_refuses_other_suffixes(tmp_path, pair):
+    for name in ("gap.jpeg", "gap"):
+        with pytest.raises(ValueError, match=r"end it in \.png, \.svg, \.pdf"):
+            save_figure("gap", pair, tmp_path / "new" / name)
+    with pytest.raises(NothingToShow):
+        save_figure("activations", pair, tmp_path / "new" / "a.png")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_package_leaves_matplotlib_alone():
+    code = "import sys, groundup.report; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_loss_lines_are_the_smoothed_mean(pair):
+    runs = read_runs(pair)
+    lines = {
+        said.name: line
+        for line in figure("loss", runs).axes[0].lines
+        if (said := hover.found(line)) is not None
+    }
+    assert set(lines) == {
+        "baseline", "baseline, evaluation", "linear", "linear, evaluation"
+    }  # fmt: skip
+    width = curves.window(runs)
+    expected = np.mean([curves.smooth(run.series["loss"], width) for run in runs[:2]], axis=0)
+    np.testing.assert_allclose(lines["baseline"].get_ydata(), expected)
+    np.testing.assert_allclose(lines["linear, evaluation"].get_ydata()[-1], np.mean([3.4, 3.54]))
+
+
+def test_of_many_variants_the_best_are_drawn(tmp_path, write_run):
+    names = [f"v{i}" for i in range(30)]
+    folders = [write_run(tmp_path / "baseline", eval_loss=9.0)]
+    folders += [
+        write_run(tmp_path / name, name, eval_loss=5 - 0.1 * i) for i, name in enumerate(names)
+    ]
+    drawn = figure("loss", folders)
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["baseline", *names[-11:]]
+    assert "19 of 31 variants are left out" in drawn.get_supxlabel()
 
 
 def test_gap_needs_a_baseline(pair):
@@ -108,7 +209,7 @@ def test_gap_line_is_the_difference(tmp_path, write_run, rows):
 def test_runs_without_a_single_finite_loss(tmp_path, write_run):
     metrics = [{"step": i, "loss": None, "grad_norm": None, "rate": 1e-3} for i in range(5)]
     runs = read_runs([write_run(tmp_path / "a", metrics=metrics, summary=False)])
-    for name in ("loss", "grad_norm"):
+    for name in ("loss", "grad_norm", "gap"):
         with pytest.raises(NothingToShow):
             figure(name, runs)
 
@@ -119,7 +220,7 @@ def test_very_short_runs(tmp_path, steps, write_run, rows):
         write_run(tmp_path / v, v, steps=steps, metrics=rows(steps, every=1))
         for v in ("baseline", "linear")
     ]
-    for name in FIGURES:
+    for name in CURVES:
         svg.inline(figure(name, read_runs(folders)), name, name)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from groundup.report import write_report
+from groundup.report import beside, columns, write_report
+from groundup.report.markup import json_block
+from groundup.report.published import Published
 
 EVIL = "<script>alert('x')</script> & \"$a_b$\" \x07"
 VOID = {"meta", "br", "img", "link"}
@@ -49,7 +54,7 @@ def test_page_holds_what_it_should(pair, tmp_path):
         "With residual warmup (linear) the evaluation loss ends 0.080 lower",
         "3.550 ± 0.071",
         "−0.080 ± 0.028",
-        "residual.schedule",
+        "schedule",
         "a small machine",
         "torch 2.13.0",
         "groundup compare linear",
@@ -65,11 +70,29 @@ def test_page_holds_what_it_should(pair, tmp_path):
 def test_asks_the_network_for_nothing(pair, tmp_path):
     page = report(pair, tmp_path / "r.html")
     reader = Reader(page)
-    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(reader.tags)
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(reader.tags)
     for tag, name, value in reader.attributes:
         if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
             assert value.startswith(("#", "data:image/png;base64,")), (tag, name, value)
-    assert not re.search(r"url\((?!#)|@import|https?:|//\w", re.sub(r"base64,[^\"]*", "", page))
+    without = re.sub(r"base64,[^\"]*|'sha256-[^']*'|\"http://www.w3.org/2000/svg\"", "", page)
+    assert not re.search(r"url\((?!#)|@import|https?:|//\w", without)
+
+
+def test_only_the_pages_own_script_may_run(pair, tmp_path):
+    page = report(pair, tmp_path / "r.html")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none';")
+    (allowed,) = re.findall(r"'sha256-([^']*)'", policy)
+    assert "unsafe" not in re.search(r"script-src ([^;]*)", policy)[1]
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
+    run = [text for kind, text in scripts if "application/json" not in kind]
+    assert [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in run] == [
+        allowed
+    ]
+    data = [text for kind, text in scripts if 'type="application/json"' in kind]
+    assert len(data) == len(scripts) - 1 > 0
+    for text in data:
+        json.loads(text)
 
 
 def test_ids_are_unique_and_references_hold(pair, tmp_path):
@@ -114,12 +137,58 @@ def test_everything_is_escaped(tmp_path, write_run):
         ),
     ]
     page = report(folders, tmp_path / "r.html", title=EVIL, baseline=EVIL)
-    assert "<script" not in page.lower()
+    assert "<script>alert" not in page.lower()
     assert "<b>bold" not in page
     assert "\x07" not in page
     reader = Reader(page)
-    assert "script" not in reader.tags
+    kinds = re.findall(r"<script([^>]*)>", page)
+    assert set(kinds) == {"", ' type="application/json" class="hover"'}
+    assert kinds.count("") == 1
+    assert reader.tags.count("script") == len(kinds)
     assert "<script>alert('x')</script>" in " ".join(reader.text)
+
+
+def test_json_cannot_leave_its_block():
+    hostile = "</script><!-- ]]> \u2028\u2029 & é"
+    block = json_block({"name": hostile}, "x")
+    inner = re.fullmatch(r'<script type="application/json" class="x">(.*)</script>', block)[1]
+    assert not set("<>&\u2028\u2029") & set(inner)
+    assert inner.isascii()
+    assert json.loads(inner) == {"name": hostile}
+
+
+def test_events_are_listed(tmp_path, write_run):
+    event = {"step": 12, "kind": "spike", "of": "loss", "value": 9.0, "mean": 5.0}
+    event |= {"deviation": 0.5, "action": "rewind", "to": 10, "batch": 12}
+    event["documents"] = [{"number": 7, "starts": "<b>def f(x)"}] * 5
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "linear", events=[event])]
+    page = report(folders, tmp_path / "r.html")
+    text = " ".join(Reader(page).text)
+    for expected in ("1 event of the spike monitor", "rewind to 10", "7 “<b>def f(x)”", "and 2"):
+        assert expected in text, expected
+    assert "<b>def" not in page
+    quiet = report(folders[:1], tmp_path / "q.html")
+    assert "spike monitor" not in quiet
+
+
+def test_published_numbers_only_where_there_are_some(pair, tmp_path, monkeypatch):
+    assert "Published numbers" not in report(pair, tmp_path / "r.html")
+    entry = Published(14.30, 14.67, "arXiv:2603.05369, Table 2", "Pre-LN, 130M", False, ["<data>"])
+    monkeypatch.setattr(beside, "beside", lambda run: entry if run.variant == "linear" else None)
+    monkeypatch.setattr(columns, "published_for", beside.beside)
+    page = report(pair, tmp_path / "r.html")
+    text = " ".join(Reader(page).text)
+    for expected in ("Published numbers", "published perplexity", "14.30", "14.67", "<data>"):
+        assert expected in text, expected
+
+
+def test_warnings_of_a_diverged_run(tmp_path, write_run, rows):
+    metrics = rows(30)
+    metrics[-1]["grad_norm"] = None
+    gone = write_run(tmp_path / "l", "linear", metrics=metrics, planned=100, summary=False)
+    text = " ".join(Reader(report([write_run(tmp_path / "b"), gone], tmp_path / "r.html")).text)
+    assert "It diverged: loss or gradient norm are not finite at update 30 of 100" in text
+    assert "still going on" not in text
 
 
 def test_unfinished_runs_say_so(tmp_path, write_run, rows):

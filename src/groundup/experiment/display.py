@@ -92,7 +92,8 @@ class _Row:
 
     def note(self, message: str) -> None:
         self._said = message
-        if not self._display.console.is_terminal:
+        # A running table has no place for it: it stays above.
+        if self.status is not None or not self._display.console.is_terminal:
             self._say(f"{self.name}: {message}")
 
     def update(self, status: Status) -> None:
@@ -108,7 +109,7 @@ class _Row:
             self._say(self._line(status))
 
     def _say(self, line: str) -> None:
-        """A line where the output is no terminal; it is not folded."""
+        """A line, above the table where there is one; it is not folded by us."""
         self._display.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def cells(self) -> list[Text | ProgressBar]:

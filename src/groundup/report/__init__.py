@@ -1,4 +1,5 @@
-"""The report on runs: numbers (`comparison`), figures (`figure`) and the page (`write_report`).
+"""The report on runs: numbers (`comparison`), figures (`figure`, `save_figure`) and the page
+(`write_report`).
 
 >>> write_report(["runs/baseline", "runs/linear"], "report.html")      # doctest: +SKIP
 >>> comparison(read_runs(["runs/baseline", "runs/linear"])).rows       # doctest: +SKIP
@@ -8,8 +9,8 @@ Matplotlib is imported when a figure is drawn, not before.
 
 from __future__ import annotations
 
-from groundup.report.figures import FIGURES, NothingToShow, figure
-from groundup.report.page import write_report
+from groundup.report.figures import FIGURES, NothingToShow, figure, save_figure
+from groundup.report.page import write_csv, write_report
 from groundup.report.runs import Run, find_runs, read_run, read_runs
 from groundup.report.table import Comparison, Gap, Row, Spikes, Spread, comparison
 
@@ -27,5 +28,7 @@ __all__ = [
     "find_runs",
     "read_run",
     "read_runs",
+    "save_figure",
+    "write_csv",
     "write_report",
 ]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,12 @@ __all__ = ["AlphaMap", "alpha_maps", "decay", "schedule_of", "warmup_ends"]
 
 _COLUMNS = 400
 _MAPS = 6
+_LABELS = 4
 _LENGTHS = ("T", "total", "fraction", "S")
 
+Looks = Mapping[str, style.Look]
 Moment = tuple[float, str, str]
-"""Completed updates, label, colour."""
+"""Completed updates, label (empty where there are too many to be read), colour."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,13 @@ def schedule_of(run: Run) -> DepthSchedule | None:
         return None
 
 
-def alpha_maps(group: Study) -> list[AlphaMap]:
-    """One map per distinct schedule, the first six; all over the same updates."""
+def alpha_maps(group: Study) -> tuple[list[AlphaMap], int]:
+    """One map per distinct schedule, the first six, all over the same updates; and how many
+    schedules are left out."""
     found = [(v, schedule_of(v.runs[0]), v.runs[0].layers) for v in group.variants]
     known = [(v.name, s, layers) for v, s, layers in found if s is not None and layers]
     if not known:
-        return []
+        return [], 0
     run_length = max(run.updates for run in group.runs)
     ends = [s.end(layers) for _, s, layers in known]
     rising = [end for end in ends if math.isfinite(end)]
@@ -70,12 +74,12 @@ def alpha_maps(group: Study) -> list[AlphaMap]:
         key = values.tobytes() + bytes([values.shape[1] % 256])
         names = (*maps[key].variants, name) if key in maps else (name,)
         maps[key] = AlphaMap(names, values, end, last)
-    return list(maps.values())[:_MAPS]
+    found_maps = list(maps.values())
+    return found_maps[:_MAPS], max(0, len(found_maps) - _MAPS)
 
 
-def warmup_ends(group: Study) -> list[Moment]:
+def warmup_ends(group: Study, looks: Looks | None = None) -> list[Moment]:
     """The updates after which every layer of a variant is at α = 1, within the run."""
-    looks = style.looks(group)
     ends: dict[float, list[Variant]] = {}
     for variant in group.variants:
         run = variant.runs[0]
@@ -86,13 +90,10 @@ def warmup_ends(group: Study) -> list[Moment]:
                 ends.setdefault(end, []).append(variant)
     if len(ends) == 1:
         return [(end, "residual warmup ends", style.INK) for end in ends]
-    return [
-        (end, f"{style.label(variants[0].name, 16)}: warmup ends", looks[variants[0].name].colour)
-        for end, variants in ends.items()
-    ]
+    return _named(ends, "warmup ends", looks or style.looks(group))
 
 
-def decay(group: Study) -> list[Moment]:
+def decay(group: Study, looks: Looks | None = None) -> list[Moment]:
     """The updates at which the rate begins to fall; without names if it is one for all."""
     starts: dict[int, list[Variant]] = {}
     for variant in group.variants:
@@ -101,8 +102,18 @@ def decay(group: Study) -> list[Moment]:
             starts.setdefault(start, []).append(variant)
     if len(starts) == 1:
         return [(start, "rate decay begins", style.INK) for start in starts]
-    looks = style.looks(group)
+    return _named(starts, "decay", looks or style.looks(group))
+
+
+def _named(
+    moments: Mapping[float, list[Variant]] | Mapping[int, list[Variant]], what: str, looks: Looks
+) -> list[Moment]:
+    few = len(moments) <= _LABELS
     return [
-        (start, f"{style.label(variants[0].name, 16)}: decay", looks[variants[0].name].colour)
-        for start, variants in starts.items()
+        (
+            at,
+            f"{style.label(variants[0].name, 16)}: {what}" if few else "",
+            looks[variants[0].name].colour,
+        )
+        for at, variants in moments.items()
     ]

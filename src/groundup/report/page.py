@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from groundup._atomic import atomic_write
-from groundup.report import settings, svg, words
-from groundup.report.figures import FIGURES, NothingToShow
-from groundup.report.runs import Run, places, read_runs
-from groundup.report.table import Comparison, Row, Spikes, Study, compare, study
+from groundup.report import (
+    beside,
+    events,
+    gallery,
+    health,
+    pivot_table,
+    runs_table,
+    settings,
+    variants_table,
+    words,
+)
+from groundup.report.markup import bullets, details, escape
+from groundup.report.pivot import Pivot, grid
+from groundup.report.runs import Run, read_runs
+from groundup.report.table import Comparison, Study, compare
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "write_csv", "write_report"]
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_TALL = 370  # points; such a figure stands beside two others
+_SCRIPTS = ("tables.js", "pointer.js")
+_NOTES = 3  # notes on more runs than these are folded away
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, *, title: str | None = None, baseline: str | None = None
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    title: str | None = None,
+    baseline: str | None = None,
 ) -> Path:
     """Writes the report on the runs in `folders` to the file `out` and returns its path.
 
@@ -31,198 +46,152 @@ def write_report(
         folders: run folders, in the order in which they should appear.
         out: the file to write; in a folder that exists, report.html.
         title: what to call it; otherwise the recipe's name.
-        baseline: the variant to compare with; see `table.study` for the choice without it.
+        baseline: the variant to compare with; see `table.study` for the choice without it. The
+            points of a sweep have none then, unless one is called "baseline" or "none".
 
     Raises:
         ValueError: if a folder is not a run's, or no variant has the baseline's name.
     """
     page = render(read_runs(folders), title=title, baseline=baseline)
-    out = Path(out)
-    if out.is_dir():
-        out = out / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, page.encode("utf-8", errors="replace"))
-    return out
+    return _write(page, Path(out), "report.html")
+
+
+def write_csv(
+    folders: Sequence[Path | str], out: Path | str, *, baseline: str | None = None
+) -> Path:
+    """Writes one row a run to the file `out` (in a folder that exists, report.csv) and returns its
+    path: folder, variant, the settings in which the recipes differ, seed, results.
+
+    Raises:
+        ValueError: as `write_report`.
+    """
+    group, _ = grid(read_runs(folders), baseline)
+    return _write(runs_table.as_csv(group), Path(out), "report.csv")
 
 
 def render(runs: Sequence[Run], *, title: str | None = None, baseline: str | None = None) -> str:
     """The page's HTML."""
-    group = study(runs, baseline)
+    group, pivot = grid(runs, baseline)
     result = compare(group)
-    title = title or _title(group)
-    css = resources.files("groundup.report").joinpath("page.css").read_text(encoding="utf-8")
+    title = title or _title(group, pivot)
     body = [
-        f"<h1>{_h(title)}</h1>",
-        _headline(group, result),
+        f"<h1>{escape(title)}</h1>",
+        _headline(group, result, pivot),
         _notes(group),
-        f"<h2>{'Comparison' if len(group.variants) > 1 else 'Numbers'}</h2>",
-        _table(group, result),
-        "<h2>Figures</h2>",
-        _figures(group),
-        "<h2>Settings</h2>",
-        _settings(group),
-        "<h2>Runs</h2>",
+        _health(group),
+        _results(group, result, pivot),
+        beside.as_html(group, result),
         _runs(group),
+        f'<p class="muted">{escape(variants_table.legend(group, result))}</p>',
+        events.as_html(group),
+        "<h2>Figures</h2>",
+        gallery.as_html(group),
+        _recipes(group),
         _origin(group),
     ]
+    return _document(title, "\n".join(part for part in body if part))
+
+
+def _document(title: str, body: str) -> str:
+    css = _asset("page.css")
+    script = "\n" + "".join(_asset(name) for name in _SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_h(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        f"{body}\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _title(group: Study) -> str:
+def _asset(name: str) -> str:
+    return resources.files("groundup.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _write(text: str, out: Path, name: str) -> Path:
+    if out.is_dir():
+        out = out / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, text.encode("utf-8", errors="replace"))
+    return out
+
+
+def _title(group: Study, pivot: Pivot | None) -> str:
     names = {str(run.setting("name") or "") for run in group.runs} - {""}
-    what = "comparison" if len(group.variants) > 1 else "run"
+    what = "sweep" if pivot else "comparison" if len(group.variants) > 1 else "run"
     return f"{names.pop()}: {what}" if len(names) == 1 else f"groundup: {what}"
 
 
-def _headline(group: Study, result: Comparison) -> str:
-    main, details = words.headline(result, max(run.planned for run in group.runs))
-    items = "".join(f"<li>{_h(line)}</li>" for line in details)
-    return f'<p class="headline">{_h(main)}</p>\n' + (
-        f'<ul class="details">{items}</ul>' if items else ""
-    )
+def _headline(group: Study, result: Comparison, pivot: Pivot | None) -> str:
+    if pivot is not None and group.baseline is None:
+        main, more = pivot_table.headline(pivot)
+    else:
+        main, more = words.headline(result, max(run.planned for run in group.runs))
+    return f'<p class="headline">{escape(main)}</p>\n{bullets(more, "details")}'
 
 
 def _notes(group: Study) -> str:
-    items = [
-        f"<li><b>{_h(_run_name(run))}</b>: {_h(' '.join(run.notes))}</li>"
-        for run in group.runs
-        if run.notes
-    ]
-    return f'<div class="notes" role="note"><ul>{"".join(items)}</ul></div>' if items else ""
-
-
-def _run_name(run: Run) -> str:
-    return run.variant if run.seed is None else f"{run.variant}, seed {run.seed}"
-
-
-def _table(group: Study, result: Comparison) -> str:
-    head = ("variant", "evaluation loss")
-    gap = ("gap to baseline",) if result.baseline is not None else ()
-    tail = ("perplexity", "seeds", "loss spikes", "gradient spikes", "wall time", "tokens/s")
-    used = [row.spikes_loss for row in result.rows if row.spikes_loss]
-    windows = {score.windows for score in used}
-    ends = {row.eval_steps for row in result.rows if row.eval_steps}
-    rows = [
-        _row(row, result.baseline, show_window=len(windows) > 1, show_end=len(ends) > 1)
-        for row in result.rows
-    ]
-    parts = [_grid([*head, *gap, *tail], rows)]
-    summed = any("wall_seconds" not in run.summary for run in group.runs)
-    parts.append(f'<p class="muted">{_h(_legend(result, windows, summed))}</p>')
-    return "\n".join(parts)
-
-
-def _legend(result: Comparison, windows: set[tuple[int, ...]], summed: bool) -> str:
-    """What the columns mean."""
-    time = " Wall time, where no summary states it, is the sum over updates." if summed else ""
-    window = (
-        f"the {words.counts(next(iter(windows)))} before"
-        if len(windows) == 1
-        else "the window before"
+    noted = [run for run in group.runs if run.notes]
+    if not noted:
+        return ""
+    items = (
+        f"<li><b>{escape(words.run_name(run))}</b>: {escape(' '.join(run.notes))}</li>"
+        for run in noted
     )
-    gap = (
-        "The gap is evaluation loss minus the baseline’s of the same seed, at the last update at "
-        "which both were evaluated; below zero is better. "
-        if result.baseline is not None
-        else ""
-    )
-    return (
-        "Losses in nats per token on held-out text; ± is the standard deviation over seeds; "
-        f"perplexity is that of the mean loss. {gap}"
-        "Spikes: the share of updates between 10% and 90% of the run that lie at least 7 standard "
-        f"deviations from the mean of {window}.{time}"
-    )
+    text = f"<ul>{''.join(items)}</ul>"
+    if len(noted) > _NOTES:
+        text = details(f"Notes on {len(noted)} of {len(group.runs)} runs", text)
+    return f'<div class="notes" role="note">{text}</div>'
 
 
-def _row(row: Row, baseline: str | None, show_window: bool, show_end: bool) -> list[str]:
-    loss = _h(words.cell(row.eval_loss))
-    if show_end and row.eval_steps:
-        loss += f"<small>after {words.counts(row.eval_steps)} updates</small>"
-    cells = [_h(row.variant), loss]
-    if baseline is not None:
-        is_base = row.variant == baseline
-        cells.append("baseline" if is_base else _h(words.cell(row.gap, sign=True)))
-    rate = row.tokens_per_second
-    cells += [
-        words.number(row.perplexity, 2),
-        str(len(row.seeds)),
-        _spikes(row.spikes_loss, show_window),
-        _spikes(row.spikes_grad_norm, show_window),
-        words.duration(row.wall_seconds),
-        words.number(rate.mean if rate else None, 0),
+def _health(group: Study) -> str:
+    """What the measurements say, in sentences under headings."""
+    parts = [
+        f"<h3>{escape(heading)}</h3>\n{bullets(sentences, 'plain')}"
+        for heading, sentences in health.summary(group)
     ]
-    return cells
+    blocks = "\n".join(f"<section>{part}</section>" for part in parts)
+    return f'<h2>Health</h2>\n<div class="health">{blocks}</div>' if parts else ""
 
 
-def _spikes(score: Spikes | None, show_window: bool) -> str:
-    """A spike score, with its window where that is not the same for all rows."""
-    text = words.spikes(score)
-    if score is None or not show_window:
-        return text
-    return f"{text}<small>window {words.counts(score.windows)}</small>"
-
-
-def _figures(group: Study) -> str:
-    parts, missing = [], []
-    for name, spec in FIGURES.items():
-        try:
-            drawn = svg.inline(spec.draw(group), name, spec.title)
-        except NothingToShow as reason:
-            missing.append(f"{spec.title}: {reason}.")
-            continue
-        caption = _h(spec.caption(group))
-        tall = " tall" if svg.height(drawn) > _TALL else ""
-        parts.append(
-            f'<figure class="{name}{tall}"><h3>{_h(spec.title)}</h3>\n{drawn}\n'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    note = f'<p class="muted">Not shown — {_h(" ".join(missing))}</p>' if missing else ""
-    return '<div class="figures">\n' + "\n".join(parts) + f"\n</div>{note}"
-
-
-def _settings(group: Study) -> str:
-    differing = settings.differences(group)
+def _results(group: Study, result: Comparison, pivot: Pivot | None) -> str:
+    """The runs by point of the grid, and by variant where means over seeds add something."""
     parts = []
-    if differing:
-        parts.append("<p>What differs between the variants:</p>")
-        rows = [[_h(key), *(_h(value) for value in values)] for key, values in differing]
-        parts.append(_grid(["setting", *(v.name for v in group.variants)], rows, "settings"))
-    elif len(group.variants) > 1:
-        parts.append("<p>The recipes of the variants do not differ.</p>")
-    for variant in group.variants:
-        run = variant.runs[0]
-        if run.recipe_text:
-            parts.append(
-                f"<details><summary>Whole recipe of {_h(_run_name(run))}</summary>"
-                f"<pre>{_h(run.recipe_text.strip())}</pre></details>"
-            )
+    if pivot is not None:
+        parts.append(f"<h2>Sweep</h2>\n{pivot_table.as_html(pivot)}")
+    if any(len(variant.runs) > 1 for variant in group.variants):
+        table = variants_table.as_html(group, result)
+        if pivot is None:
+            parts.append(f"<h2>{'Comparison' if len(group.variants) > 1 else 'Mean'}</h2>\n{table}")
+        else:
+            parts.append(details("Means and deviations over seeds, by variant", table))
     return "\n".join(parts)
 
 
 def _runs(group: Study) -> str:
-    head = ["folder", "variant", "seed", "status", "updates", "tokens", "parameters"]
-    rows = []
-    for run, place in zip(group.runs, places(group.runs), strict=True):
-        status = run.summary.get("status", "no summary")
-        rows.append(
-            [
-                _h(place.as_posix()),
-                _h(run.variant),
-                "–" if run.seed is None else str(run.seed),
-                _h(str(status)),
-                f"{run.updates:,}",
-                _count(run.summary.get("tokens")),
-                _count(run.summary.get("parameters")),
-            ]
-        )
-    return _grid(head, rows, "runs")
+    if len(group.runs) == 1:
+        return f"<h2>Numbers</h2>\n{runs_table.as_list(group)}"
+    return f"<h2>Runs</h2>\n{runs_table.as_html(group)}"
+
+
+def _recipes(group: Study) -> str:
+    texts: dict[str, str] = {}
+    for variant in group.variants:
+        run = variant.runs[0]
+        if run.recipe_text:
+            texts.setdefault(run.recipe_text.strip(), words.run_name(run))
+    parts = [
+        details(f"Whole recipe of {name}", f"<pre>{escape(text)}</pre>")
+        for text, name in texts.items()
+    ]
+    if len(parts) > _NOTES:
+        parts = [details(f"{len(parts)} whole recipes", "\n".join(parts))]
+    return "<h2>Recipes</h2>\n" + "\n".join(parts) if parts else ""
 
 
 def _origin(group: Study) -> str:
@@ -237,36 +206,13 @@ def _origin(group: Study) -> str:
     if hardware or versions:
         entries = [("Hardware", hardware), ("Versions", versions)]
         parts.append("<h2>Hardware and versions</h2>\n<dl>")
-        parts += [f"<dt>{k}</dt><dd>{_h('; '.join(v))}</dd>" for k, v in entries if v]
+        parts += [f"<dt>{k}</dt><dd>{escape('; '.join(v))}</dd>" for k, v in entries if v]
         parts.append("</dl>")
     if commands:
-        parts.append(f'<h2>Commands</h2>\n<pre class="wrap">{_h(chr(10).join(commands))}</pre>')
+        text = escape("\n".join(commands))
+        parts.append(f'<h2>Commands</h2>\n<pre class="wrap">{text}</pre>')
     return "\n".join(parts)
-
-
-def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], name: str = "numbers") -> str:
-    """A table; `head` is plain text, cells are HTML already."""
-    top = "".join(f'<th scope="col">{_h(cell)}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table class="{name}"><thead><tr>{top}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def _once(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "–"
-
-
-def _h(text: str) -> str:
-    """Escaped for HTML, control characters made visible."""
-    return html.escape(
-        "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text), quote=True
-    )

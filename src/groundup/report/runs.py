@@ -1,4 +1,5 @@
-"""Reads a run folder: recipe.toml, metrics.jsonl, timing.jsonl and summary.json.
+"""Reads a run folder: recipe.toml, metrics.jsonl, timing.jsonl, summary.json, and what else was
+recorded: measurements.jsonl, sketches.jsonl, events.jsonl.
 
 A run may be going on, stopped or killed in mid-write: whatever of it can be read is used, and
 what is missing is said in `Run.notes`. Only a folder without a single update is refused.
@@ -11,12 +12,16 @@ import math
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from groundup.report import measured
+from groundup.report.measured import Measured
 
 __all__ = ["Run", "find_runs", "places", "read_run", "read_runs"]
 
@@ -38,6 +43,9 @@ class Run:
         evals: (completed updates, held-out loss in nats per token), rising.
         seconds: wall time of each timed update, and `throughput` its tokens per second.
         summary: summary.json, or an empty mapping.
+        measured: what measurements.jsonl holds, by name; ``"angle/layers"`` has a column per layer.
+        sketches: the lines of sketches.jsonl; see `similarity`.
+        events: the lines of events.jsonl: spikes, and what was done about them.
         notes: what a reader has to know about this run, in sentences.
     """
 
@@ -52,7 +60,15 @@ class Run:
     seconds: Numbers
     throughput: Numbers
     summary: dict[str, Any]
+    measured: dict[str, Measured] = field(default_factory=dict)
+    sketches: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def similarity(self) -> dict[str, Measured]:
+        """For each branch, the cosine of its outputs with those of the last sketch: [n, L]."""
+        return measured.similarity(self.sketches)
 
     @property
     def updates(self) -> int:
@@ -63,6 +79,15 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return self.summary.get("status") == "finished"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended with a loss or gradient norm that is not finite."""
+        stated = self.summary.get("eval_loss")
+        if stated is not None or self.finished:
+            return stated is not None and _number(stated) is None
+        ends = (self.series[name] for name in ("loss", "grad_norm"))
+        return any(np.isnan(values[-1]) and np.isfinite(values).any() for values in ends)
 
     @property
     def planned(self) -> int:
@@ -115,7 +140,7 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     above = [(run.variant, run.seed, path.parent) for run, path in zip(runs, paths, strict=True)]
     told = len(set(above)) == len(above)
     return [
-        _replace(run, variant=f"{run.variant} ({(path.parent if told else path).as_posix()})")
+        replace(run, variant=f"{run.variant} ({(path.parent if told else path).as_posix()})")
         if run.variant in unclear
         else run
         for run, path in zip(runs, paths, strict=True)
@@ -165,14 +190,22 @@ def read_run(folder: Path | str) -> Run:
         seconds=_column(timing, "seconds"),
         throughput=_column(timing, "tokens_per_second"),
         summary=summary,
+        measured=measured.collect(_rows(folder / "measurements.jsonl")[0]),
+        sketches=tuple(_rows(folder / "sketches.jsonl")[0]),
+        events=tuple(_events(folder / "events.jsonl")),
     )
-    return _replace(run, notes=(*notes, *_state(run)))
+    return replace(run, notes=(*notes, *_state(run)))
 
 
 def _state(run: Run) -> list[str]:
     """Sentences about a run that did not come to its end, or lost updates on the way."""
     notes = []
-    if not run.summary:
+    if not run.summary and run.diverged:
+        notes.append(
+            f"It diverged: loss or gradient norm are not finite at update {run.updates} of "
+            f"{run.planned}, where it was stopped."
+        )
+    elif not run.summary:
         notes.append(
             f"It is still going on or was stopped: there is no summary.json, so its numbers are "
             f"those of metrics.jsonl, up to update {run.updates} of {run.planned}."
@@ -212,6 +245,13 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if damaged:
         notes.append(f"{_times(damaged, 'unreadable line')} of {path.name} left out.")
     return [rows[step] for step in sorted(rows)], notes
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """All objects of events.jsonl as they stand: one update may have several."""
+    if not path.is_file():
+        return []
+    return [row for line in path.read_bytes().split(b"\n") if (row := _object(line)) is not None]
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -278,10 +318,6 @@ def _seed(recipe: dict[str, Any], summary: dict[str, Any]) -> int | None:
         if isinstance(seed, int):
             return seed
     return None
-
-
-def _replace(run: Run, **changes: Any) -> Run:
-    return Run(**{**run.__dict__, **changes})
 
 
 def _times(count: int, noun: str) -> str:

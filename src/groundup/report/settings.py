@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from groundup.report.runs import Run
-from groundup.report.table import Study
 
-__all__ = ["differences", "flat", "versions"]
+__all__ = ["Setting", "differences", "flat", "versions"]
+
+Setting = str | int | float | None
+"""A setting as a table shows and sorts it; None where a recipe lacks it."""
 
 _NAMES_ONLY = {"name", "variant", "train.seed"}
 
 
-def flat(recipe: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A recipe's settings as ("train.steps", 1000)."""
     for key, value in recipe.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def differences(group: Study) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same for all variants: (key, one value per variant).
+def differences(runs: Sequence[Run]) -> dict[str, tuple[Setting, ...]]:
+    """Settings that are not the same for all runs: key → one value per run.
 
-    Names and the seed are left out; a setting that a recipe lacks is a dash.
+    Names and the seed are left out.
     """
-    recipes = [dict(flat(variant.runs[0].recipe)) for variant in group.variants]
+    recipes = [dict(flat(run.recipe)) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-    rows = []
-    for key in keys:
-        values = [_shown(recipe[key]) if key in recipe else "–" for recipe in recipes]
-        if key not in _NAMES_ONLY and len(set(values)) > 1:
-            rows.append((key, values))
-    return rows
+    columns = {key: tuple(_plain(recipe.get(key)) for recipe in recipes) for key in keys}
+    # Told apart as they are shown: 1 and true are equal in Python, in a recipe they are not.
+    return {
+        key: values
+        for key, values in columns.items()
+        if key not in _NAMES_ONLY and len(set(map(repr, values))) > 1
+    }
 
 
 def versions(run: Run) -> str:
@@ -46,5 +49,7 @@ def versions(run: Run) -> str:
     return ", ".join(f"{name} {version}" for name, version in stated.items())
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+def _plain(value: Any) -> Setting:
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -7,6 +7,7 @@ variable and follow the reader's light or dark mode.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,13 +134,15 @@ def updates_axis(axes: Axes, last: float) -> None:
 
 
 def short(value: float) -> str:
-    """10000 → 10k, -0.5 → −0.5."""
+    """10000 → 10k, -0.5 → −0.5, 0.0001 → 1e−4."""
     if abs(value) >= 1e9:
         text = f"{value / 1e9:g}G"
     elif abs(value) >= 1e6:
         text = f"{value / 1e6:g}M"
     elif abs(value) >= 1e4:
         text = f"{value / 1e3:g}k"
+    elif 0 < abs(value) < 1e-3:
+        text = scientific(value)
     else:
         text = f"{value:.4g}"
     return text.replace("-", "−")
@@ -151,6 +154,11 @@ def scientific(value: float) -> str:
         return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """0.5 → +0.5, -0.5 → −0.5."""
+    return "0" if abs(value) < 1e-12 else f"{value:+.3g}".replace("-", "−")
 
 
 def label(name: str, limit: int = 26) -> str:
@@ -167,19 +175,58 @@ def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None
     """A legend above the axes, which it does not shrink; none for a single entry."""
     if len(names) < 2:
         return
-    texts = [label(name) for name in names]
+    texts = [label(name, 50) for name in names]
     widest = max(len(text) for text in texts)
-    columns = max(1, min(len(texts), 50 // (widest + 6)))
+    size, width, height = (9.2, 60, 0.175) if len(texts) > 6 else (10.2, 50, 0.19)
+    columns = max(1, min(len(texts), width // (widest + 6)))
     rows = -(-len(texts) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.19 * (rows - 1))
-    figure.legend(handles, texts, loc="outside upper left", ncols=columns, fontsize=10.2)
+    figure.set_figheight(figure.get_figheight() + height * (rows - 1))
+    figure.legend(handles, texts, loc="outside upper left", ncols=columns, fontsize=size)
+
+
+def own_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend beside axes that do not share their lines with others."""
+    if len(names) > 1:
+        texts = [label(name, 18) for name in names]
+        axes.legend(handles, texts, loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=9.2)
+
+
+def remark(figure: Figure, text: str) -> None:
+    """A sentence below the axes; nothing for an empty one."""
+    if text:
+        figure.supxlabel(text, x=0.01, ha="left", fontsize=9.2, color=MUTED, wrap=True)
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: short(value))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 of each decade from `low` to `high`, or decades only where there are many; the
+    ends themselves if none of these lies between them."""
+    first, past = math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
+    subs = (1, 2, 5) if high / low < 300 else (1,)
+    step = max(1, (past - first) // 8)
+    ticks = [sub * 10.0**power for power in range(first, past, step) for sub in subs]
+    inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def mark(axes: Axes, moments: Sequence[tuple[float, str, str]]) -> None:
-    """Vertical lines with a label each: (step, label, colour). Labels take turns in height."""
+    """Vertical lines with a label each, unless it is empty: (step, label, colour). Labels take
+    turns in height."""
     low, high = axes.get_xlim()
     for i, (step, text, colour) in enumerate(sorted(moments)):
         axes.axvline(step, color=colour, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1.5)
+        if not text:
+            continue
         left = (step - low) / (high - low) > 0.5
         axes.annotate(
             text,

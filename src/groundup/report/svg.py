@@ -1,4 +1,5 @@
-"""A matplotlib figure as an inline SVG: small, real text, the page's colours, unique ids."""
+"""A matplotlib figure as an inline SVG: small, real text, the page's colours, unique ids, and
+beside it the values that the page's script shows."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from groundup.report import style
+from groundup.report import hover_data, markup, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,8 @@ _FONT = re.compile(r"(?<=[\"; ])font: ([\d.]+)px [^;\"]*|font-family: [^;\"]*;? 
 
 
 def inline(figure: Figure, name: str, description: str) -> str:
-    """The figure as one `<svg>` element whose ids all begin with `name`.
+    """The figure as one `<svg>` element whose ids all begin with `name`, followed by its values
+    as JSON if it has any to show under the pointer.
 
     The same figure gives the same text: no date, and ids that depend on `name` only.
     """
@@ -47,7 +49,9 @@ def inline(figure: Figure, name: str, description: str) -> str:
     assert box is not None
     label = html.escape(description, quote=True)
     head = f'<svg {box.group()} role="img" aria-label="{label}">'
-    return head + _tags(text[opening.end() :], name).strip()
+    data = hover_data.of_figure(figure, VARIABLES)
+    values = "\n" + markup.json_block(data, "hover") if data else ""
+    return head + _tags(text[opening.end() :], name).strip() + values
 
 
 def height(text: str) -> float:

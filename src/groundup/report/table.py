@@ -24,7 +24,8 @@ __all__ = [
     "study",
 ]
 
-_BASELINE_NAMES = ("baseline", "none")
+# What a baseline is called where nobody says which variant it is.
+USUAL_BASELINES = ("baseline", "none")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Row:
 
     Attributes:
         variant: its name; `schedule` its residual schedule, None if it has none.
-        seeds: the seeds of its runs, and `finished` how many of these came to their end.
+        seeds: the seeds of its runs, and how many of these `finished`, or `diverged`.
         updates: completed updates of each run.
         eval_loss: last evaluation loss of each run, in nats per token, over seeds.
         eval_steps: the updates after which those were measured, each once, rising.
@@ -113,6 +114,7 @@ class Row:
     schedule: str | None
     seeds: tuple[int | None, ...]
     finished: int
+    diverged: int
     updates: tuple[int, ...]
     eval_loss: Spread | None
     eval_steps: tuple[int, ...]
@@ -218,21 +220,23 @@ def _row(variant: Variant, baseline: Variant | None) -> Row:
         schedule=variant.schedule,
         seeds=tuple(run.seed for run in runs),
         finished=sum(run.finished for run in runs),
+        diverged=sum(run.diverged for run in runs),
         updates=tuple(run.updates for run in runs),
         eval_loss=loss,
         eval_steps=tuple(sorted({step for step, _ in finals})),
-        perplexity=_exp(loss.mean) if loss else None,
+        perplexity=perplexity(loss.mean) if loss else None,
         gaps=gaps,
         gap=spread(gap.value for gap in gaps),
-        spikes_loss=_spikes(runs, "loss"),
-        spikes_grad_norm=_spikes(runs, "grad_norm"),
-        wall_seconds=spread(_wall_seconds(run) for run in runs),
-        tokens_per_second=spread(_tokens_per_second(run) for run in runs),
+        spikes_loss=spike_score(runs, "loss"),
+        spikes_grad_norm=spike_score(runs, "grad_norm"),
+        wall_seconds=spread(wall_seconds(run) for run in runs),
+        tokens_per_second=spread(tokens_per_second(run) for run in runs),
     )
 
 
-def _spikes(runs: Sequence[Run], name: str) -> Spikes | None:
-    found = [score for score in (_spike_score(run, name) for run in runs) if score]
+def spike_score(runs: Sequence[Run], name: str) -> Spikes | None:
+    """The spike score of "loss" or "grad_norm" over runs; None if none of them has one."""
+    found = [score for score in (_score(run, name) for run in runs) if score]
     if not found:
         return None
     return Spikes(
@@ -242,7 +246,7 @@ def _spikes(runs: Sequence[Run], name: str) -> Spikes | None:
     )
 
 
-def _spike_score(run: Run, name: str) -> tuple[float, int, int] | None:
+def _score(run: Run, name: str) -> tuple[float, int, int] | None:
     """(percent, points scored, window): as the summary says, else measured on what there is."""
     stored = run.summary.get("spike_score")
     stored = stored.get(name) if isinstance(stored, dict) else None
@@ -257,14 +261,16 @@ def _spike_score(run: Run, name: str) -> tuple[float, int, int] | None:
     return None if percent is None else (float(percent), int(scored), int(window))
 
 
-def _wall_seconds(run: Run) -> float | None:
+def wall_seconds(run: Run) -> float | None:
+    """Wall time of a run: as its summary says, else the sum over its updates."""
     stated = run.summary.get("wall_seconds")
     if isinstance(stated, int | float):
         return float(stated)
     return float(np.nansum(run.seconds)) if len(run.seconds) else None
 
 
-def _tokens_per_second(run: Run) -> float | None:
+def tokens_per_second(run: Run) -> float | None:
+    """Speed of a run: as its summary says, else the median over its updates."""
     stated = run.summary.get("tokens_per_second")
     if isinstance(stated, int | float):
         return float(stated)
@@ -279,7 +285,7 @@ def _choose(variants: Sequence[Variant], name: str | None) -> Variant | None:
         return variants[names.index(name)]
     if len(variants) == 1:
         return None
-    for usual in _BASELINE_NAMES:
+    for usual in USUAL_BASELINES:
         if usual in names:
             return variants[names.index(usual)]
     return next((v for v in variants if v.schedule is None), variants[0])
@@ -289,5 +295,6 @@ def _by_seed(run: Run) -> tuple[bool, int]:
     return (run.seed is None, run.seed or 0)
 
 
-def _exp(loss: float) -> float:
+def perplexity(loss: float) -> float:
+    """e^loss, infinite where that is no float64 any more."""
     return math.exp(loss) if loss < 700 else math.inf

@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from groundup.report.runs import Run
 from groundup.report.table import Comparison, Gap, Row, Spikes, Spread
 
-__all__ = ["Headline", "cell", "count", "counts", "duration", "headline", "number", "spikes"]
+__all__ = [
+    "Headline",
+    "cell",
+    "count",
+    "counts",
+    "duration",
+    "headline",
+    "listing",
+    "number",
+    "run_name",
+    "seconds",
+    "spikes",
+]
 
 Headline = tuple[str, list[str]]
 """The one sentence on top, and those that qualify it."""
@@ -33,13 +46,15 @@ def cell(spread: Spread | None, digits: int = 3, sign: bool = False) -> str:
 
 
 def duration(spread: Spread | None) -> str:
+    """A mean time; a dash for none."""
+    return "–" if spread is None else seconds(spread.mean)
+
+
+def seconds(value: float) -> str:
     """Seconds as “2 min 30 s”."""
-    if spread is None:
-        return "–"
-    seconds = spread.mean
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
@@ -49,6 +64,11 @@ def duration(spread: Spread | None) -> str:
 def spikes(score: Spikes | None) -> str:
     """A spike score in percent."""
     return "–" if score is None else f"{score.percent:.2f}%"
+
+
+def run_name(run: Run) -> str:
+    """A run in a sentence."""
+    return run.variant if run.seed is None else f"{run.variant}, seed {run.seed}"
 
 
 def listing(words: Sequence[str]) -> str:
