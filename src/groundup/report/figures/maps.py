@@ -127,12 +127,36 @@ def profile(read: Read, title: str, log: bool = False, zero: bool = False) -> Be
             handles.append(hover.line(drawn, variant.name))
         if zero:
             axes.axhline(0, color=style.MUTED, linewidth=0.7)
+            _fit_to_deep_layers(axes, [np.asarray(line.get_ydata()) for line in handles])
         if log:
             style.log_axis(axes)
         _layers_axis(axes)
         return handles, [variant.name for variant in there]
 
     return Below(draw)
+
+
+def _fit_to_deep_layers(axes: Axes, lines: Sequence[Any]) -> None:
+    """Where the first layer is worth many times any other, let it leave the scale, and say so."""
+    first = np.nanmax([line[0] for line in lines])
+    others = np.concatenate([line[1:] for line in lines])
+    others = others[np.isfinite(others)]
+    if not len(others) or not others.max() > 0 or first < 4 * others.max():
+        return
+    room = 0.1 * (others.max() - min(0.0, others.min()))
+    axes.set_ylim(min(0.0, others.min()) - room, others.max() + 2.5 * room)
+    axes.annotate(
+        f"layer 1 is off the scale: up to {style.short(float(f'{first:.3g}'))}",
+        xy=(0.16, 1),
+        xycoords="axes fraction",
+        xytext=(4, -2),
+        textcoords="offset points",
+        va="top",
+        fontsize=9.2,
+        color=style.MUTED,
+        bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.85},
+        zorder=6,
+    )
 
 
 def largest(read: Read, title: str) -> Below:
