@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from groundup.data import Batches, TokenFile, prepare
 from groundup.model import Transformer, initialize
 from groundup.train import Recipe, ResidualConfig, TrainingStopped, train
-from groundup.train.evaluate import HeldOut
+from groundup.train.evaluate import Evaluation, HeldOut
 from groundup.train.setup import build_model, build_optimizer, pick_device
 from tests.train.runs import changed, metrics
 
@@ -129,7 +129,11 @@ def test_evaluation_is_weighted_by_tokens(recipe) -> None:
     model = build_model(replace(recipe.model, vocab_size=300), 0, torch.device("cpu"))
     length = 16
     for batch, limit in ((7, 16 * 23), (64, 0), (5, 100)):
-        got = HeldOut(tokens, length, batch, limit).loss(model, torch.device("cpu"), "float32")
+        got = (
+            HeldOut(tokens, length, batch, limit)
+            .evaluate(model, torch.device("cpu"), "float32")
+            .loss
+        )
         count = -(-limit // length) if limit else (len(tokens) - 1) // length
         rows = np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
         rows = torch.from_numpy(rows.astype(np.int64))
@@ -174,20 +178,22 @@ def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
 
 
 def test_a_held_out_loss_that_is_not_finite_stops_too(recipe, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(HeldOut, "loss", lambda *_: math.nan)
+    monkeypatch.setattr(HeldOut, "evaluate", lambda *_: Evaluation(math.nan, [0, 16], [None]))
     with pytest.raises(TrainingStopped, match=r"update 4: eval_loss is nan\. .*after 4 updates"):
         train(recipe, tmp_path)
     assert metrics(tmp_path)[-1]["eval_loss"] is None
 
 
 def test_a_run_that_diverged_to_finite_numbers_finishes(recipe, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(HeldOut, "loss", lambda *_: 5000.0)
+    monkeypatch.setattr(HeldOut, "evaluate", lambda *_: Evaluation(5000.0, [0, 16], [5000.0]))
     assert train(recipe, tmp_path)["eval_perplexity"] is None
 
 
 def _poison(forward):
     def wrapped(self, tokens, targets=None):
         losses = forward(self, tokens, targets)
+        if targets is None:  # looked at, not trained
+            return losses
         return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
 
     return wrapped

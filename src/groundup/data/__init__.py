@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from groundup.data.batches import Batches, count_windows, windows
 from groundup.data.config import DataConfig
+from groundup.data.documents import Document, Documents
 from groundup.data.errors import DataError, TokenFileError
 from groundup.data.inspect import describe
 from groundup.data.preparation import prepare
@@ -24,6 +25,8 @@ __all__ = [
     "Batches",
     "DataConfig",
     "DataError",
+    "Document",
+    "Documents",
     "Prepared",
     "TokenFile",
     "TokenFileError",

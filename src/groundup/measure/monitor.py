@@ -73,16 +73,16 @@ class Monitor:
         """
         if self._filled < self.window:
             return None
-        # What they are scaled by is a power of two, and changes no verdict.
+        point = math.nan if value is None or not math.isfinite(value) else float(value)
         last = self._points[self._filled - self.window : self._filled]
-        series = spikes.as_series(np.append(last, math.nan if value is None else value))
+        # What they are scaled by is a power of two, and changes no verdict.
+        series = spikes.as_series(np.append(last, point))
         is_spike, _ = spikes.judge_block(series[None, :-1], series[-1:], self.threshold)
         if not is_spike[0]:
             return None
         finite = last[np.isfinite(last)]
         mean, deviation = (finite.mean(), finite.std()) if len(finite) else (math.nan, math.nan)
-        known = value is not None and math.isfinite(value)
-        return Verdict(float(value) if known else math.nan, float(mean), float(deviation))
+        return Verdict(point, float(mean), float(deviation))
 
     def add(self, value: float | None) -> Verdict | None:
         """Judge the next point and add it to the series."""

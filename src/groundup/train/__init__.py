@@ -9,6 +9,7 @@ from groundup.train.recipe import (
     TrainConfig,
 )
 from groundup.train.signals import Interrupted
+from groundup.train.spikes_config import SpikesConfig
 from groundup.train.trainer import TrainingStopped, train
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RateConfig",
     "Recipe",
     "ResidualConfig",
+    "SpikesConfig",
     "TrainConfig",
     "TrainingStopped",
     "train",

@@ -56,8 +56,9 @@ class CheckpointError(ValueError):
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-         state: dict[str, Any], keep: int) -> Path:  # fmt: skip
-    """Write the checkpoint of `step` completed updates into `folder`; keep the newest `keep`.
+         state: dict[str, Any], keep: int, needed: int | None = None) -> Path:  # fmt: skip
+    """Write the checkpoint of `step` completed updates into `folder`; keep the newest `keep`, and
+    that of the step `needed` if it is there.
 
     `state` is plain data beside the tensors. Returns the checkpoint's own folder.
     """
@@ -79,7 +80,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     os.rename(building, place)
     _sync(folder)
     for old in steps_in(folder)[:-keep]:
-        shutil.rmtree(folder / f"{_PREFIX}{old:08d}")
+        if old != needed:
+            shutil.rmtree(folder / f"{_PREFIX}{old:08d}")
     return place
 
 
@@ -87,6 +89,25 @@ def steps_in(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in `folder`, rising."""
     names = (path.name for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
     return sorted(int(name[len(_PREFIX) :]) for name in names if name[len(_PREFIX) :].isdecimal())
+
+
+def states(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The steps of the complete checkpoints in `folder`, rising, each with its plain data; one that
+    cannot be read is left to `load`."""
+    for step in steps_in(folder):
+        with contextlib.suppress(OSError, ValueError):
+            text = (folder / f"{_PREFIX}{step:08d}" / "state.json").read_text(encoding="utf-8")
+            yield step, json.loads(text)
+
+
+def remove(folder: Path, step: int) -> None:
+    """Remove a checkpoint; killed on the way, it is no checkpoint any more."""
+    place = folder / f"{_PREFIX}{step:08d}"
+    leaving = folder / f".{place.name}.removed"
+    shutil.rmtree(leaving, ignore_errors=True)
+    os.rename(place, leaving)
+    _sync(folder)
+    shutil.rmtree(leaving)
 
 
 def load(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None) \

@@ -1,17 +1,39 @@
-"""Loss on held-out text, weighted by tokens."""
+"""Loss on held-out text, weighted by tokens, and by the position in the sequence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from groundup.data import windows
+from groundup.measure import positions
 from groundup.model import Transformer
 from groundup.train.setup import compute_precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy in nats per token.
+
+    Attributes:
+        loss: over all tokens.
+        bins: edges of ranges of positions, the first predicted token being 0.
+        by_position: the loss in each of them; None where there is no token.
+    """
+
+    loss: float
+    bins: list[int]
+    by_position: list[float | None]
+
+    def line(self) -> dict[str, Any]:
+        """As it stands in measurements.jsonl."""
+        return {"eval_loss/positions": self.by_position, "loss_bins": self.bins}
 
 
 class HeldOut:
@@ -29,25 +51,33 @@ class HeldOut:
         self._tokens, self._length, self._batch = tokens, length, batch
         self._windows = math.ceil(limit / length) if limit else None
 
-    def loss(self, model: Transformer, device: torch.device, precision: str) -> float:
-        """Mean cross-entropy in nats per token: the sum over all tokens by their number."""
+    def evaluate(self, model: Transformer, device: torch.device, precision: str) -> Evaluation:
+        """Cross-entropy in nats per token: sums over all tokens by their number."""
         was_training = model.training
         model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        count = 0
+        total = torch.zeros(self._length, dtype=torch.float64, device=device)
+        number = torch.zeros(self._length, dtype=torch.int64, device=device)
         with torch.no_grad():
             for rows in self._batches():
                 tokens = torch.from_numpy(rows).to(device)
                 with compute_precision(precision, device):
-                    losses = model(tokens[:, :-1].clamp(min=0), tokens[:, 1:])
-                total += losses.cross_entropy
-                count += int((rows[:, 1:] >= 0).sum())
+                    logits = model(tokens[:, :-1].clamp(min=0))
+                sums, counts = positions.loss_by_position(logits, tokens[:, 1:])
+                total += sums
+                number += counts
         model.train(was_training)
-        return total.item() / count
+        edges = positions.bins(self._length)
+        return Evaluation(
+            loss=(total.sum() / number.sum()).item(),
+            bins=edges,
+            by_position=positions.binned(total, number, edges),
+        )
 
-    def inputs(self) -> torch.Tensor:
-        """The first batch: [batch, length] int64, on the CPU."""
-        return torch.from_numpy(next(self._batches()))[:, :-1].clamp(min=0)
+    def first(self, sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of the first sequences, at most a batch: [n, length] int64 on the
+        CPU."""
+        rows = torch.from_numpy(next(self._batches()))[:sequences]
+        return rows[:, :-1].clamp(min=0), rows[:, 1:]
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:
         for rows in windows(self._tokens, self._length, self._batch, limit=self._windows):

@@ -1,6 +1,7 @@
 """A run's folder: who may write in it, and whether it belongs to the same run.
 
-recipe.toml, metrics.jsonl, timing.jsonl, checkpoints/, summary.json; every file is written whole.
+recipe.toml, metrics.jsonl, timing.jsonl, events.jsonl, rewinds.json, checkpoints/, summary.json;
+every file but those that grow by a line is written whole.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from groundup._atomic import atomic_write
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
-# What may change between two starts of one run, since it does not change what is computed.
-HARMLESS = frozenset({"train.checkpoint_every", "train.keep", "data.folder"})
+# What may change between two starts of one run, since it does not change what is computed; more of
+# it for each action upon spikes. Where one goes back to is decided by train.checkpoint_every.
+HARMLESS = frozenset({"train.keep", "data.folder"})
+HARMLESS_WITH = {
+    "warn": {"train.checkpoint_every", "spikes.window", "spikes.threshold", "spikes.of"},
+    "skip": {"train.checkpoint_every", "spikes.limit"},
+    "rewind": {"spikes.limit"},
+}
+_ONLY_LOOKS = ("measure.", "log.")
 
 
 class FolderError(ValueError):
@@ -54,10 +62,11 @@ def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) 
     if not path.exists():
         return False
     old = recipe_file.read(path).recipe
+    harmless = HARMLESS | HARMLESS_WITH[recipe.spikes.action]
     changed = {
         name: f"{name}: {a!r} there, {b!r} now"
         for name, (a, b) in toml.differences(old, recipe).items()
-        if name not in HARMLESS
+        if name not in harmless and not name.startswith(_ONLY_LOOKS)
     }
     of_rate = {name for name in changed if name.startswith("rate.") or name == "train.steps"}
     # A fraction of another length would make α jump.

@@ -16,6 +16,8 @@ from groundup.model.config import ModelConfig
 from groundup.optim.registry import info
 from groundup.schedules import Factor
 from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
+from groundup.train.sinks.config import LogConfig
+from groundup.train.spikes_config import SpikesConfig
 
 # Names become folders.
 NAME = re.compile(r"\w[\w.-]*")
@@ -93,6 +95,8 @@ class Recipe:
     rate: RateConfig = field(default_factory=RateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    spikes: SpikesConfig = field(default_factory=SpikesConfig)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -1,5 +1,6 @@
 """metrics.jsonl and timing.jsonl: one object an update, the clock only in the latter; and
-measurements.jsonl, one object for each update that is measured.
+measurements.jsonl and sketches.jsonl, one object for each update that is measured;
+events.jsonl, one for each spike.
 
 Values on a GPU are copied without blocking and written when they have arrived, an update or two
 late, so that no step waits for them.
@@ -19,7 +20,10 @@ from typing import IO, Any
 
 import torch
 
+from groundup.measure import Measurements
+
 _LAG = 2  # updates in flight
+_SKETCH = "sketch/"
 
 
 class NonFiniteError(RuntimeError):
@@ -51,7 +55,7 @@ class Recorder:
     ) -> None:
         self._folder = folder
         self._files: dict[str, IO[str]] = {}
-        for name in ("metrics", "timing", "measurements"):
+        for name in ("metrics", "timing", "measurements", "sketches", "events"):
             _cut(folder / f"{name}.jsonl", start, complete=name == "metrics")
         self._open("metrics")
         self._open("timing")
@@ -65,11 +69,22 @@ class Recorder:
         path = self._folder / f"{name}.jsonl"
         self._files[name] = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
-    def measured(self, line: dict[str, Any]) -> None:
-        """Write the line of a measured update to measurements.jsonl: "step" and numbers."""
-        if "measurements" not in self._files:
-            self._open("measurements")
-        self._append("measurements", line)
+    def measured(self, step: int, found: Measurements) -> None:
+        """Write what was measured after `step` updates, if anything was; sketches, which are large
+        and not for reading, to a file of their own."""
+        sketches = {
+            name.removeprefix(_SKETCH).removesuffix("/layers"): value
+            for name, value in found.items()
+            if name.startswith(_SKETCH)
+        }
+        numbers = {name: v for name, v in found.items() if not name.startswith(_SKETCH)}
+        for file, line in (("measurements", numbers), ("sketches", sketches)):
+            if line:
+                self._append(file, {"step": step} | {k: _short(v) for k, v in line.items()})
+
+    def event(self, line: dict[str, Any]) -> None:
+        """Write a line to events.jsonl. It stands at its "step", or where it went back "to"."""
+        self._append("events", line)
 
     def lap(self) -> None:
         """An update ends here; what follows until `resume` (evaluation, saving) is not its time."""
@@ -85,7 +100,8 @@ class Recorder:
         `values`, then the rest of `line`.
 
         Raises:
-            NonFiniteError: if a number is infinite or NaN; it stands in the line as null.
+            NonFiniteError: if a number is infinite or NaN; it stands in the line as null. Not for
+                the `values` of an update that was "skipped".
         """
         stacked = torch.stack([value.detach().float() for value in values.values()])
         arrived = None
@@ -121,16 +137,20 @@ class Recorder:
         self._append("metrics", metrics)
         self._append("timing", pending.timing)
         self._written(metrics, pending.timing)
+        if metrics.get("skipped"):
+            broken = {name: value for name, value in broken.items() if name not in values}
         if broken:
             said = ", ".join(f"{name} is {value}" for name, value in broken.items())
             raise NonFiniteError(f"update {metrics['step']}: {said}")
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
+        if name not in self._files:
+            self._open(name)
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
 
     def flush(self) -> None:
-        """Write what is pending; on return both files are on the disk."""
+        """Write what is pending; on return all files are on the disk."""
         while self._pending:
             self._write()
         for file in self._files.values():
@@ -142,13 +162,25 @@ class Recorder:
             file.close()
 
 
+def _place(line: dict[str, Any]) -> int:
+    """The update before which a line stands; one that tells of a return, where that led."""
+    return line.get("to", line["step"])
+
+
+def _short(value: Any) -> Any:
+    """Seven digits: no measurement has more."""
+    if isinstance(value, list):
+        return [_short(entry) for entry in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
 def _cut(path: Path, start: int, complete: bool) -> None:
     """Keep the lines of updates before `start`; `complete`: all of them must be there."""
     keep, found = 0, 0
     if path.exists():
         with open(path, "rb") as file:
             for raw in file:
-                if not raw.endswith(b"\n") or json.loads(raw)["step"] >= start:
+                if not raw.endswith(b"\n") or _place(json.loads(raw)) >= start:
                     break
                 keep += len(raw)
                 found += 1

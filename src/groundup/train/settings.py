@@ -49,29 +49,65 @@ class ResidualConfig:
         return depth.by_name(self.schedule, **known)  # type: ignore[arg-type]
 
 
+MEASUREMENTS = (
+    "updates",
+    "gradients",
+    "noise",
+    "rrc",
+    "rank",
+    "stream",
+    "attention",
+    "similarity",
+    "depth",
+    "positions",
+)
+"""What is measured unless a recipe says otherwise."""
+
+Measurement = Literal[
+    "updates",
+    "gradients",
+    "noise",
+    "rrc",
+    "rank",
+    "relus",
+    "stream",
+    "attention",
+    "similarity",
+    "depth",
+    "positions",
+]
+
+
 @dataclass(frozen=True)
 class MeasureConfig:
     """Measurements around every so many updates, written to measurements.jsonl."""
 
-    every: int = 0
-    """Updates between measurements; 0: none."""
+    every: int = 100
+    """Updates between measurements; 0: none. `similarity` is measured 60 times in a run at most,
+    `depth` and `rank` 8 times, `positions` at each evaluation."""
 
-    what: tuple[Literal["updates", "noise", "rrc", "rank", "relus"], ...] = ()
-    """Some of: updates (norm, relative size, angle), noise (φ, gradient against momentum), rrc
-    (relative representation change), rank (stable rank), relus (dead ones); all that apply unless
-    given."""
+    what: tuple[Measurement, ...] = ()
+    """Some of: updates (norm, relative size, angle), gradients (norm), noise (φ, gradient against
+    momentum), rrc (relative representation change), rank (stable rank), relus (dead ones), stream
+    (norms of the residual stream and of branches), attention (entropy, largest logit), similarity
+    (sketches of what branches give, for the likeness to the final model), depth (loss without a
+    layer), positions (held-out loss by position); all but relus unless given."""
 
     per_tensor: bool = False
-    """Each also for every weight or module, not only for the whole model."""
+    """Each also for every weight or module, not only for the whole model and its layers."""
+
+    sequences: int = 4
+    """Held-out sequences in which layers are looked at; at most those of a micro-batch."""
 
     def __post_init__(self) -> None:
         count("every", self.every, least=0)
+        count("sequences", self.sequences)
         if not self.every and (self.what or self.per_tensor):
             raise ValueError(f"every=0: nothing is measured, and what={self.what!r} ignored")
 
-    def covers(self, *parts: str) -> bool:
-        """Whether one of them is measured."""
-        return not self.what or any(part in self.what for part in parts)
+    def covers(self, word: str) -> bool:
+        """Whether it is measured."""
+        return bool(self.every) and word in (self.what or MEASUREMENTS)
 
 
 Shape = Literal["linear", "cosine", "sqrt", "exponential", "inverse-sqrt"]

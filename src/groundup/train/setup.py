@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from groundup import measure, optim
+from groundup import optim
 from groundup.data import Tokenizer
 from groundup.model import ModelConfig, Transformer, initialize
 from groundup.train.recipe import Recipe
@@ -89,24 +89,6 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if config.rrc:
         optim.RRC(optimizer, batch_size=recipe.train.batch)
     return optimizer
-
-
-def build_observer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, probe: torch.Tensor
-) -> measure.Observer | None:
-    """What measures every so many updates; None where the recipe wants nothing measured."""
-    config = recipe.measure
-    if not config.every:
-        return None
-    return measure.observe(
-        model,
-        optimizer,
-        config.what or None,
-        config.every,
-        batch_size=recipe.train.batch if config.covers("noise") else None,
-        probe=probe if config.covers("rrc", "relus") else None,
-        per_tensor=config.per_tensor,
-    )
 
 
 def build_rates(optimizer: torch.optim.Optimizer, recipe: Recipe) -> optim.rate.RateSchedule:

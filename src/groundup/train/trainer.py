@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -16,19 +17,23 @@ import torch
 from torch import Tensor
 
 from groundup._atomic import atomic_write
-from groundup.data import Batches, Prepared, TokenFile, prepare
+from groundup.data import Batches, Documents, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
-from groundup.measure import Observer
 from groundup.model import Transformer
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
 from groundup.train import checkpoint, folder, setup
 from groundup.train.advice import advice
 from groundup.train.evaluate import HeldOut
+from groundup.train.interventions import ACTIONS, TooManySpikes, Warn
+from groundup.train.measuring import Measuring
 from groundup.train.progress import Silent, Status, Watcher
 from groundup.train.recipe import Recipe
 from groundup.train.recorder import NonFiniteError, Recorder
+from groundup.train.rewinds import GoBack, Rewinds
 from groundup.train.signals import Interrupted, StopRequests
+from groundup.train.sinks import Sinks, check_installed, open_sinks
+from groundup.train.spike_words import Notes, Scene
 from groundup.train.summary import summarize, versions
 
 
@@ -49,8 +54,10 @@ class _Run:
     rates: RateSchedule
     warmup: Warmup | None
     batches: Batches
+    documents: Documents
+    rewinds: Rewinds
     held_out: HeldOut
-    observer: Observer | None
+    measuring: Measuring
 
     @property
     def checkpoints(self) -> Path:
@@ -73,10 +80,12 @@ def train(
 
     Raises:
         ValueError: if the recipe, the data or what is in the folder does not fit, before any work.
-        TrainingStopped: when loss or gradient become infinite or NaN.
+        TrainingStopped: when loss or gradient become infinite or NaN, or the recipe's limit of
+            spikes is passed.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint was written.
     """
     watch = watch or Silent()
+    check_installed(recipe.log)
     with folder.locked(out):
         prepared = prepare(recipe.data)
         recipe = setup.with_vocabulary(recipe, load_tokenizer(prepared.tokenizer))
@@ -84,18 +93,41 @@ def train(
         if (finished := folder.summary(out)) is not None and not changed:
             watch.note(f"{out} has finished already")
             return finished
+        for warning in advice(recipe).warnings:
+            watch.note(warning)
         with StopRequests() as stop:
-            run = _build(recipe, out, prepared)
-            start, spent = _resume(run, watch)
-            if start:
-                watch.note(f"going on after {start} updates")
-            for warning in advice(recipe).warnings:
-                watch.note(warning)
-            folder.write_recipe(out, recipe)
-            seconds = _loop(run, start, spent, watch, stop)
-        summary = summarize(recipe, out, run.device, command, seconds)
+            while (ended := _attempt(recipe, out, prepared, watch, stop)) is None:
+                gc.collect()  # the model that was left, before there is another
+        summary = summarize(recipe, out, ended.device, command, ended.seconds)
         atomic_write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A run that came to its end: where, and the seconds that it took."""
+
+    device: torch.device
+    seconds: float
+
+
+def _attempt(
+    recipe: Recipe, out: Path, prepared: Prepared, watch: Watcher, stop: StopRequests
+) -> _Ended | None:
+    """Go on from what is in the folder; None if a spike made the run go back.
+
+    Then all is built anew, as after a kill: that a run goes on exactly holds for both or neither.
+    """
+    run = _build(recipe, out, prepared)
+    start, spent = _resume(run, watch)
+    if start:
+        watch.note(f"going on after {start} updates")
+    folder.write_recipe(out, recipe)
+    with open_sinks(recipe, out, start, watch.note) as sinks:
+        try:
+            return _Ended(run.device, _loop(run, start, spent, watch, stop, sinks))
+        except GoBack:
+            return None
 
 
 def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
@@ -103,9 +135,10 @@ def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
     device = setup.pick_device(config.device)
     if config.deterministic:
         setup.make_deterministic(device)
-    tokens = TokenFile.open(prepared.train).tokens
+    file = TokenFile.open(prepared.train)
     validation = TokenFile.open(prepared.validation).tokens
-    batches = Batches(tokens, length, config.batch, config.seed)
+    batches = Batches(file.tokens, length, config.batch, config.seed)
+    documents = Documents(file, load_tokenizer(prepared.tokenizer))
     micro = config.micro_batch or config.batch
     held_out = HeldOut(validation, length, micro, config.eval_tokens)
 
@@ -123,15 +156,28 @@ def _build(recipe: Recipe, out: Path, prepared: Prepared) -> _Run:
             block.compile()
     # The folder of prepared data is named after the content of the data and of the tokenizer.
     data = prepared.folder.name
-    probe = held_out.inputs().to(device)
-    observer = setup.build_observer(model, optimizer, recipe, probe)
+    inputs, targets = (part.to(device) for part in held_out.first(recipe.measure.sequences))
+    measuring = Measuring.of(recipe, model, optimizer, inputs, targets)
     return _Run(
-        recipe, out, data, device, model, optimizer, rates, warmup, batches, held_out, observer
+        recipe=recipe,
+        out=out,
+        data=data,
+        device=device,
+        model=model,
+        optimizer=optimizer,
+        rates=rates,
+        warmup=warmup,
+        batches=batches,
+        documents=documents,
+        rewinds=Rewinds(out),
+        held_out=held_out,
+        measuring=measuring,
     )
 
 
 def _resume(run: _Run, watch: Watcher) -> tuple[int, float]:
     """Load the newest checkpoint, if there is one: completed updates and the seconds they took."""
+    run.rewinds.discard_undone(run.checkpoints)
     steps = checkpoint.steps_in(run.checkpoints)
     if not steps:
         return 0, 0.0
@@ -154,7 +200,9 @@ def _resume(run: _Run, watch: Watcher) -> tuple[int, float]:
     return steps[-1], state["wall_seconds"]
 
 
-def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequests) -> float:
+def _loop(
+    run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequests, sinks: Sinks
+) -> float:
     """Train from `start` to the end; the seconds of the whole run, `spent` included."""
     recipe, config = run.recipe, run.recipe.train
     schedule = recipe.residual.resolve(config.steps)
@@ -163,10 +211,13 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
 
     def written(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
         alphas = schedule(metrics["step"], recipe.model.layers)
+        sinks.updated(metrics, timing)
         watch.update(Status.of(metrics, timing, alphas, config.steps))
+        spikes.written(metrics)
 
     def save(step: int) -> None:
         recorder.flush()
+        sinks.flush()
         run.rates.at(step)
         seconds = time.perf_counter() - began
         state = {
@@ -174,22 +225,24 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
             "rates": run.rates.state_dict(),
             "versions": versions(),
             "wall_seconds": seconds,
+            "passed": run.rewinds.passed(step),
         }
-        checkpoint.save(run.checkpoints, step, run.model, run.optimizer, state, config.keep)
+        needed = spikes.needed(step)
+        checkpoint.save(run.checkpoints, step, run.model, run.optimizer, state, config.keep, needed)
         recorder.resume()
 
     with closing(Recorder(run.out, start, written, setup.fastest(recipe, run.device))) as recorder:
+        spikes = _spikes(run, recorder, watch)
         try:
             for step in range(start, config.steps):
+                spikes.begin(step)
                 run.rates.at(step)
                 if run.warmup is not None:
                     run.warmup.at(step)
-                if run.observer is not None:
-                    run.observer.begin(step)
-                loss, norm = _update(run, step)
+                run.measuring.begin(step)
+                loss, norm, made = _update(run, step, spikes)
                 recorder.lap()
-                if run.observer is not None and (found := run.observer.end()) is not None:
-                    recorder.measured({"step": step} | found)
+                found = run.measuring.end()
 
                 done = step + 1
                 alphas = schedule(step, recipe.model.layers)
@@ -200,11 +253,17 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
                     "layers_awake": sum(alpha == 1.0 for alpha in alphas),
                     "tokens": done * tokens,
                 }
+                if not made:
+                    line["skipped"] = True
                 if done % config.eval_every == 0 or done == config.steps:
                     with setup.averaged_weights(run.optimizer):
-                        loss_now = run.held_out.loss(run.model, run.device, config.precision)
-                    line["eval_loss"] = loss_now
+                        held_out = run.held_out.evaluate(run.model, run.device, config.precision)
+                    line["eval_loss"] = held_out.loss
+                    if recipe.measure.covers("positions"):
+                        found |= held_out.line()
                     recorder.resume()
+                recorder.measured(step, found)
+                sinks.measured(step, found)
                 recorder.record(line, tokens, loss=loss, grad_norm=norm)
 
                 if stop.received is not None:
@@ -212,7 +271,13 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
                     raise Interrupted(stop.received, done)
                 if done % config.checkpoint_every == 0 or done == config.steps:
                     save(done)
-        except NonFiniteError as error:
+            spikes.finish()
+            if run.warmup is not None:
+                run.warmup.at(config.steps)
+            found = run.measuring.look(config.steps)
+            recorder.measured(config.steps, found)
+            sinks.measured(config.steps, found)
+        except (NonFiniteError, TooManySpikes) as error:
             kept = checkpoint.steps_in(run.checkpoints)
             last = f"the checkpoint after {kept[-1]} updates is kept" if kept else "none was saved"
             raise TrainingStopped(
@@ -222,8 +287,18 @@ def _loop(run: _Run, start: int, spent: float, watch: Watcher, stop: StopRequest
     return time.perf_counter() - began
 
 
-def _update(run: _Run, step: int) -> tuple[Tensor, Tensor]:
-    """One optimizer update: mean cross-entropy of the batch, gradient norm before clipping."""
+def _spikes(run: _Run, recorder: Recorder, watch: Watcher) -> Warn:
+    """What is done about spikes from here on."""
+    recipe = run.recipe
+    notes = Notes(watch, apart=recipe.spikes.window_of(recipe.train.steps) // 20)
+    scene = Scene(run.batches, run.documents, run.rewinds)
+    kind = ACTIONS[recipe.spikes.action]
+    return kind(recipe, run.out, scene, run.rewinds, recorder, notes)
+
+
+def _update(run: _Run, step: int, spikes: Warn) -> tuple[Tensor, Tensor, bool]:
+    """One optimizer update: mean cross-entropy of the batch, gradient norm before clipping, and
+    whether the update was made."""
     config = run.recipe.train
     tokens = run.recipe.tokens_per_step
     cross_entropy, done = torch.zeros((), device=run.device), 0
@@ -232,21 +307,24 @@ def _update(run: _Run, step: int) -> tuple[Tensor, Tensor]:
             losses = run.model(inputs, targets)
         (losses.total / tokens).backward()
         done += len(inputs)
-        if run.observer is not None and run.recipe.measure.covers("noise"):
-            run.observer.accumulated(done)
+        run.measuring.accumulated(done)
         cross_entropy += losses.cross_entropy.detach()
     clip = run.recipe.optimizer.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip)
-    run.optimizer.step()
+    loss = cross_entropy / tokens
+    made = spikes.allows(step, loss, norm)
+    if made:
+        run.optimizer.step()
     run.optimizer.zero_grad()
-    return cross_entropy / tokens, norm
+    return loss, norm, made
 
 
 def _micro_batches(run: _Run, step: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets of one update, [micro_batch, length] int64 each."""
     micro = run.recipe.train.micro_batch or run.batches.size
+    batch = run.rewinds.batch(step)
     for start in range(0, run.batches.size, micro):
-        rows = torch.from_numpy(run.batches.rows(step, start, start + micro))
+        rows = torch.from_numpy(run.batches.rows(batch, start, start + micro))
         if run.device.type == "cuda":
             rows = rows.pin_memory().to(run.device, non_blocking=True)
         yield rows[:, :-1], rows[:, 1:]

@@ -1,0 +1,198 @@
+"""What a run does about a spike: one class for each action that [spikes] can ask for.
+
+Each judges the points of loss and gradient norm in the order of the updates, from what stands in
+metrics.jsonl when the run goes on; it keeps nothing that is not in the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.measure import Monitor, Verdict
+from groundup.train import checkpoint, spike_words
+from groundup.train.recipe import Recipe
+from groundup.train.recorder import Recorder
+from groundup.train.rewinds import GoBack, Rewinds
+from groundup.train.spike_words import Found, Notes, Scene
+
+_SERIES = ("loss", "grad_norm")
+
+
+class TooManySpikes(RuntimeError):
+    """As many spikes were acted upon as the recipe allows, and here is another."""
+
+
+class Warn:
+    """Say so and go on. Points are judged when they are written: nothing waits for the GPU."""
+
+    action = "warn"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        scene: Scene,
+        rewinds: Rewinds,
+        recorder: Recorder,
+        notes: Notes,
+    ) -> None:
+        self._recipe, self._folder = recipe, folder
+        self._scene, self._rewinds, self._recorder, self._notes = scene, rewinds, recorder, notes
+        config = recipe.spikes
+        window = config.window_of(recipe.train.steps)
+        last, self._skipped = _past(folder / "metrics.jsonl", window)
+        self._monitors = {
+            name: Monitor(window, config.threshold, before=[line[name] for line in last])
+            for name in config.of
+        }
+
+    def begin(self, step: int) -> None:
+        """`step` updates are completed."""
+        for event in self._rewinds.events(step):
+            self._recorder.event(event)
+
+    def allows(self, step: int, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Whether the update is to be made whose 0-dimensional loss and gradient norm these are."""
+        return True
+
+    def written(self, metrics: Mapping[str, Any]) -> None:
+        """The line of an update was recorded.
+
+        Raises:
+            GoBack: if the run is to go on from its last checkpoint.
+            TooManySpikes: see there.
+        """
+        if found := self._found(metrics):
+            self._act(metrics["step"], found)
+
+    def finish(self) -> None:
+        """The last update was recorded."""
+        self._notes.finish()
+
+    def needed(self, step: int) -> int | None:
+        """The checkpoint that must stay on the disk at `step`, if one must."""
+        return None
+
+    def _found(self, metrics: Mapping[str, Any]) -> Found:
+        return self._judge(metrics)
+
+    def _judge(self, values: Mapping[str, float | None]) -> Found:
+        """The spikes among the next points. What is not finite is one whatever the window."""
+        found = {}
+        for name in _SERIES:
+            value = values[name]
+            verdict = self._monitors[name].add(value) if name in self._monitors else None
+            if verdict is None and not (value is not None and math.isfinite(value)):
+                verdict = Verdict(math.nan, math.nan, math.nan)
+            if verdict is not None:
+                found[name] = verdict
+        return found
+
+    def _act(self, step: int, found: Found) -> None:
+        self._tell(step, found, "warn", f"spike at update {step}")
+
+    def _tell(self, step: int, found: Found, action: str, what: str) -> None:
+        events = self._scene.events(step, found, action)
+        for event in events:
+            self._recorder.event(event)
+        said = f"{what}: {spike_words.jump(found)}; {spike_words.data(events[0])}"
+        self._notes.say(step, said)
+
+
+class Skip(Warn):
+    """Do not make the update. Loss and gradient norm are read before each one, so the host waits
+    for the GPU every time."""
+
+    action = "skip"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._read: dict[int, Found] = {}
+
+    def allows(self, step: int, loss: Tensor, grad_norm: Tensor) -> bool:
+        # As they are written: a run that goes on judges what it finds in metrics.jsonl.
+        values = torch.stack([loss.float(), grad_norm.float()]).tolist()
+        found = self._judge(dict(zip(_SERIES, values, strict=True)))
+        self._read[step] = found
+        if not _harmful(found):
+            return True
+        limit = self._recipe.spikes.most
+        if self._skipped >= limit:
+            raise TooManySpikes(
+                f"update {step}: {spike_words.jump(found)}, with skipped updates before it: "
+                f"{self._skipped}, which is spikes.limit; it may be raised"
+            )
+        self._skipped += 1
+        return False
+
+    def _found(self, metrics: Mapping[str, Any]) -> Found:
+        return self._read.pop(metrics["step"])
+
+    def _act(self, step: int, found: Found) -> None:
+        if _harmful(found):
+            self._tell(step, found, "skip", f"skipped update {step}, a spike")
+        else:
+            super()._act(step, found)
+
+
+class Rewind(Warn):
+    """Go back to the last checkpoint of the recipe's own before the spike, and pass over the
+    batches from there through the spike's (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1).
+
+    Points are judged when they are written, which they all are before a checkpoint is saved. A
+    checkpoint that a signal caused is never gone back to: the run would depend on the signal.
+    """
+
+    action = "rewind"
+
+    def needed(self, step: int) -> int:
+        return step - step % self._recipe.train.checkpoint_every
+
+    def _act(self, step: int, found: Found) -> None:
+        if not _harmful(found):
+            super()._act(step, found)
+            return
+        config, made = self._recipe.spikes, len(self._rewinds)
+        if made >= config.most:
+            raise TooManySpikes(
+                f"update {step}: {spike_words.jump(found)}, with rewinds before it: {made}, "
+                "which is spikes.limit; it may be raised"
+            )
+        there = checkpoint.steps_in(self._folder / "checkpoints")
+        to = max((n for n in there if n <= self.needed(step)), default=0)
+        events = self._scene.events(step, found, self.action)
+        passed = self._rewinds.add(step, to, config.beyond, events)
+        self._notes.now(
+            f"spike at update {step}: {spike_words.jump(found)}; {spike_words.data(events[0])}; "
+            f"going back to {to} completed updates, past {passed} of the data's batches (rewind "
+            f"{made + 1} of at most {config.most})"
+        )
+        raise GoBack
+
+
+ACTIONS: dict[str, type[Warn]] = {kind.action: kind for kind in (Warn, Skip, Rewind)}
+
+
+def _harmful(found: Found) -> bool:
+    """A point far below the mean is a spike to the score too, but nothing to act upon."""
+    return any(verdict.above for verdict in found.values())
+
+
+def _past(path: Path, window: int) -> tuple[list[dict[str, Any]], int]:
+    """The last `window` lines of metrics.jsonl, and in how many of all an update was skipped."""
+    last: deque[dict[str, Any]] = deque(maxlen=window)
+    skipped = 0
+    with open(path, encoding="utf-8") as file:
+        for text in file:
+            line = json.loads(text)
+            skipped += line.get("skipped", False)
+            last.append(line)
+    return list(last), skipped
