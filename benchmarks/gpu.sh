@@ -7,6 +7,7 @@
 # Parts: tests     what the CPU cannot show (needs pytest, hypothesis)
 #        overhead  cost of residual warmup at 130M, ours and the stock Llama (transformers), bf16
 #        ways      other ways to scale a branch, at 130M and 1.3B
+#        measuring  what [measure] costs, at 130M, eager and compiled
 #        optimizers  an update of each of our optimizers, of torch's and of peers, at 130M
 #        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
@@ -58,6 +59,13 @@ part_ways() {
         --precision 0.2 --seconds 60 --out "$RESULTS/ways.json"
 }
 
+part_measuring() {
+    limited "$PYTHON" benchmarks/measuring.py --device cuda --size 130M:32x1024 --rounds 20 \
+        --out "$RESULTS/measuring.json" &&
+    limited "$PYTHON" benchmarks/measuring.py --device cuda --size 130M:32x1024 --rounds 20 --compile \
+        --out "$RESULTS/measuring_compiled.json"
+}
+
 part_optimizers() {
     limited "$PYTHON" benchmarks/optimizers.py --device cuda --size 130M \
         --out "$RESULTS/optimizers.json"
@@ -107,7 +115,7 @@ print(torch.cuda.get_device_name())' || return 2
     [ -z "$failed" ]
 }
 
-[ $# -gt 0 ] || set -- tests overhead ways optimizers demo resume
+[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers demo resume
 for part in "$@"; do
     [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done

@@ -73,3 +73,14 @@ def test_optimizers_are_timed_against_fused_adamw(tmp_path: Path) -> None:
     found = [arms[n]["state_bytes_per_parameter"] for n in ("LionA single", "torch AdamW fused")]
     assert found == pytest.approx([4, 8], abs=0.1)
     assert 4 < arms["LionAR"]["state_bytes_per_parameter"] < 5
+
+
+def test_measuring_reports_each_word(tmp_path: Path) -> None:
+    out = tmp_path / "measuring.json"
+    quick = ("--size", "tiny:4x16", "--layers", "2", "--rounds", "2", "--seconds", "2")
+    said = run(*quick, "--device", "cpu", "--out", str(out), program="measuring.py")
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]
+    words = {"updates", "stream", "attention", "similarity", "depth", "rank", "all at once"}
+    assert words <= result["cost_in_updates"].keys()
+    assert result["intervals"]["depth"] == 200
+    assert "over the run" in said
