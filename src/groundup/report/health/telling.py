@@ -48,14 +48,12 @@ class Rule:
         topic: what it looks at, as told where nothing was found.
         why: why that matters: one or two sentences, with the source.
         look: what a run shows: [] if nothing unusual, None if it was not measured.
-        what: the word of ``[measure] what`` that it needs; None if every run has it.
     """
 
     title: str
     topic: str
     why: str
     look: Callable[[Run], list[Finding] | None]
-    what: str | None = None
 
 
 def observed(group: Study, rules: Sequence[Rule]) -> tuple[list[str], list[str]]:

@@ -240,7 +240,6 @@ RULES = (
         "Low entropy goes with instability (arXiv:2303.06296); normalized queries and keys or a "
         "lower rate help.",
         _collapse,
-        "attention",
     ),
     Rule(
         "Attention logits are large",
@@ -248,7 +247,6 @@ RULES = (
         "Growing logits end in divergence (arXiv:2309.14322); normalized queries and keys hold "
         "them.",
         _logits,
-        "attention",
     ),
     Rule(
         "Massive activations",
@@ -256,28 +254,24 @@ RULES = (
         "They act as biases and are common in large models (arXiv:2402.17762); they cost "
         "precision when activations are quantized. The usual size is estimated from the mean norm.",
         _massive,
-        "stream",
     ),
     Rule(
         "Dead ReLUs",
         "dead ReLUs",
         "They no longer learn; large early updates are the usual cause (arXiv:2410.23922).",
         _dead,
-        "relus",
     ),
     Rule(
         "Weights lose rank",
         "stable rank",
         "Mean stable rank of the weight matrices: below 2, one direction holds most of a matrix.",
         _rank,
-        "rank",
     ),
     Rule(
         "The first updates are large",
         "size of the first updates",
         "Keeping these small is what rate warmup is for (arXiv:2410.23922): try a longer one.",
         _first_updates,
-        "updates",
     ),
     Rule(
         "Size of an update against that of the weights",
@@ -285,20 +279,17 @@ RULES = (
         "The rule of thumb is 0.1% (CS231n); far above, the rate may be too high, far below, too "
         "low.",
         _update_size,
-        "updates",
     ),
     Rule(
         "Updates differ between layers",
         "updates of each layer",
         "",
         _uneven_updates,
-        "updates",
     ),
     Rule(
         "Gradients differ between layers",
         "gradient norm of each layer",
         "Where the optimizer does not even this out, one learning rate cannot serve both.",
         _uneven_gradients,
-        "gradients",
     ),
 )
