@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from groundup.report import NothingToShow, figure, hover, read_runs, svg
+from groundup.report import NothingToShow, figure, hover, read_runs
 from groundup.report.figures._courses import courses, ended, number
+from groundup.report.page import svg
 from groundup.report.table import study
 
 

@@ -20,8 +20,8 @@ from groundup.report import (
     moments,
     read_runs,
     save_figure,
-    svg,
 )
+from groundup.report.page import svg
 from groundup.report.table import study
 
 

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from groundup.report import NothingToShow, figure, heat, hover, read_runs, svg
+from groundup.report import NothingToShow, figure, heat, hover, read_runs
 from groundup.report.measured import Measured
+from groundup.report.page import svg
 
 STEPS, EVERY = 100, 10
 LAYERED = {

@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from groundup.report import beside, columns, write_report
-from groundup.report.markup import json_block
+from groundup.report import write_report
+from groundup.report.page import beside, columns
+from groundup.report.page.markup import json_block
 from groundup.report.published import Published
 
 EVIL = "<script>alert('x')</script> & \"$a_b$\" \x07"

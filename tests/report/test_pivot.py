@@ -9,8 +9,8 @@ import re
 import pytest
 
 from groundup.report import read_runs, write_report
-from groundup.report.pivot import grid
-from groundup.report.pivot_table import headline
+from groundup.report.page.pivot import grid
+from groundup.report.page.pivot_table import headline
 from groundup.train import OptimizerConfig, Recipe, toml
 from groundup.train.recipe_file import sweep
 

@@ -10,8 +10,10 @@ import pytest
 
 from groundup.experiment.preview import previews
 from groundup.model import ModelConfig
-from groundup.report import plan, plan_text, terminal
-from groundup.report.terminal import curve, heat
+from groundup.report import plan
+from groundup.report.plan import terminal
+from groundup.report.plan import text as plan_text
+from groundup.report.plan.terminal import curve, heat
 from groundup.train import RateConfig, Recipe, ResidualConfig, TrainConfig
 from groundup.train.recipe_file import expand
 

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.cli import main
 from groundup.report import read_runs, write_csv
-from groundup.report.columns import columns
+from groundup.report.page.columns import columns
 from groundup.report.status import status
 from groundup.report.table import study
 

@@ -18,9 +18,9 @@ from groundup.train import (
     ResidualConfig,
     SpikesConfig,
     TrainConfig,
-    interventions,
     train,
 )
+from groundup.train.spikes import actions as interventions
 from tests.conftest import WORDS
 
 POISON = "QZ#@$%&~^|<>{}"

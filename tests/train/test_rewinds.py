@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from groundup.train import Recipe, checkpoint, toml, train, trainer
 from groundup.train.recorder import Recorder
-from groundup.train.rewinds import Rewinds
+from groundup.train.spikes.rewinds import Rewinds
 from tests.train.poisoned import Listening, acting, contents
 from tests.train.runs import changed, forget_the_end, lines
 from tests.train.test_faults import command, started

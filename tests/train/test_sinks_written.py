@@ -15,7 +15,7 @@ import pytest
 from groundup.model import Transformer
 from groundup.train import Recipe, sinks, train, trainer
 from groundup.train.sinks import open_sinks
-from groundup.train.spikes_config import SpikesConfig
+from groundup.train.spikes.config import SpikesConfig
 from tests.train.runs import forget_the_end, metrics
 from tests.train.sinks import OFFLINE, TENSORBOARD, Notes, clock, line, with_log
 

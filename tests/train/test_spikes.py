@@ -24,11 +24,11 @@ from groundup.train import (
     SpikesConfig,
     TrainingStopped,
     setup,
-    spike_words,
     toml,
     train,
 )
 from groundup.train.folder import FolderError
+from groundup.train.spikes import words as spike_words
 from tests.train.poisoned import POISON, Listening, acting, contents
 from tests.train.runs import changed, lines, metrics
 

@@ -15,7 +15,7 @@ from groundup.commands._options import (
     refuse_ignored_residual,
 )
 from groundup.experiment.preview import Preview, previews
-from groundup.report import plan_text
+from groundup.report.plan import text as plan_text
 from groundup.train.recipe import Recipe
 from groundup.train.recipe_file import RecipeFile, expand, sweep
 

@@ -9,7 +9,7 @@ from groundup.train.recipe import (
     TrainConfig,
 )
 from groundup.train.signals import Interrupted
-from groundup.train.spikes_config import SpikesConfig
+from groundup.train.spikes.config import SpikesConfig
 from groundup.train.trainer import TrainingStopped, train
 
 __all__ = [

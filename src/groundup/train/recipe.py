@@ -17,7 +17,7 @@ from groundup.optim.registry import info
 from groundup.schedules import Factor
 from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
 from groundup.train.sinks.config import LogConfig
-from groundup.train.spikes_config import SpikesConfig
+from groundup.train.spikes.config import SpikesConfig
 
 # Names become folders.
 NAME = re.compile(r"\w[\w.-]*")

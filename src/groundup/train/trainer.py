@@ -25,15 +25,15 @@ from groundup.residual import Warmup, attach
 from groundup.train import checkpoint, folder, setup
 from groundup.train.advice import advice
 from groundup.train.evaluate import HeldOut
-from groundup.train.interventions import ACTIONS, TooManySpikes, Warn
 from groundup.train.measuring import Measuring
 from groundup.train.progress import Silent, Status, Watcher
 from groundup.train.recipe import Recipe
 from groundup.train.recorder import NonFiniteError, Recorder
-from groundup.train.rewinds import GoBack, Rewinds
 from groundup.train.signals import Interrupted, StopRequests
 from groundup.train.sinks import Sinks, check_installed, open_sinks
-from groundup.train.spike_words import Notes, Scene
+from groundup.train.spikes.actions import ACTIONS, TooManySpikes, Warn
+from groundup.train.spikes.rewinds import GoBack, Rewinds
+from groundup.train.spikes.words import Notes, Scene
 from groundup.train.summary import summarize, versions
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup._atomic import atomic_write
 from groundup._check import unknown
-from groundup.report import captions, style
-from groundup.report.figures import alpha, ends, maps, positions, training, updates
+from groundup.report import style
+from groundup.report.figures import alpha, captions, ends, maps, positions, training, updates
 from groundup.report.figures._base import NothingToShow
 from groundup.report.runs import Run, find_runs, read_runs
 from groundup.report.table import Study, study

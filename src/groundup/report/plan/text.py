@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from groundup.experiment.preview import OF_LAYERS, Preview, alike
-from groundup.report import terminal
+from groundup.report.plan import terminal
 from groundup.train.recipe import Recipe
 
 _COLUMNS = 6  # layers of the table

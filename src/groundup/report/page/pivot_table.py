@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from groundup.report import words
-from groundup.report.markup import escape
-from groundup.report.pivot import Cell, Pivot, least
+from groundup.report.page.markup import escape
+from groundup.report.page.pivot import Cell, Pivot, least
 from groundup.report.settings import Setting
 from groundup.report.table import perplexity
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from groundup.report import words
-from groundup.report.markup import escape, grid
+from groundup.report.page.markup import escape, grid
 from groundup.report.table import Comparison, Row, Spikes, Study
 
 __all__ = ["as_html"]

@@ -9,19 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from groundup._atomic import atomic_write
-from groundup.report import (
-    beside,
-    events,
-    gallery,
-    health,
-    pivot_table,
-    runs_table,
-    settings,
-    variants_table,
-    words,
-)
-from groundup.report.markup import bullets, details, escape
-from groundup.report.pivot import Pivot, grid
+from groundup.report import health, settings, words
+from groundup.report.page import beside, events, gallery, pivot_table, runs_table, variants_table
+from groundup.report.page.markup import bullets, details, escape
+from groundup.report.page.pivot import Pivot, grid
 from groundup.report.runs import Run, read_runs
 from groundup.report.table import Comparison, Study, compare
 
@@ -110,7 +101,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("groundup.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("groundup.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _write(text: str, out: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.report import words
-from groundup.report.markup import details, escape, grid
+from groundup.report.page.markup import details, escape, grid
 from groundup.report.table import Study
 
 __all__ = ["as_html"]

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from groundup.measure import Monitor, Verdict
-from groundup.train import checkpoint, spike_words
+from groundup.train import checkpoint
 from groundup.train.recipe import Recipe
 from groundup.train.recorder import Recorder
-from groundup.train.rewinds import GoBack, Rewinds
-from groundup.train.spike_words import Found, Notes, Scene
+from groundup.train.spikes import words as spike_words
+from groundup.train.spikes.rewinds import GoBack, Rewinds
+from groundup.train.spikes.words import Found, Notes, Scene
 
 _SERIES = ("loss", "grad_norm")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from groundup.report import words
-from groundup.report.markup import escape, grid
+from groundup.report.page.markup import escape, grid
 from groundup.report.published import Published, beside
 from groundup.report.table import Comparison, Study
 

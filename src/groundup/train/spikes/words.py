@@ -9,7 +9,7 @@ from dataclasses import asdict
 from groundup.data import Batches, Documents
 from groundup.measure import Verdict
 from groundup.train.progress import Watcher
-from groundup.train.rewinds import Event, Rewinds
+from groundup.train.spikes.rewinds import Event, Rewinds
 
 Found = Mapping[str, Verdict]
 """The spikes of one update, by series: "loss", "grad_norm"."""

@@ -7,8 +7,8 @@ import io
 import math
 from collections.abc import Iterator
 
-from groundup.report.columns import Column, columns
-from groundup.report.markup import escape
+from groundup.report.page.columns import Column, columns
+from groundup.report.page.markup import escape
 from groundup.report.settings import Setting
 from groundup.report.table import Study
 

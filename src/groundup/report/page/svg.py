@@ -9,7 +9,8 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from groundup.report import hover_data, markup, style
+from groundup.report import style
+from groundup.report.page import hover_data, markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

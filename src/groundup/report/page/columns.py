@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.report import beside, settings, words
+from groundup.report import settings, words
+from groundup.report.page import beside
 from groundup.report.published import beside as published_for
 from groundup.report.runs import Run, places
 from groundup.report.settings import Setting

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from groundup.report import svg
 from groundup.report.figures import FIGURES, NothingToShow
-from groundup.report.markup import details, escape
+from groundup.report.page import svg
+from groundup.report.page.markup import details, escape
 from groundup.report.table import Study
 
 __all__ = ["as_html"]

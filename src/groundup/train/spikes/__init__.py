@@ -1,0 +1,1 @@
+"""What a run does about spikes of its loss and gradient norm."""
