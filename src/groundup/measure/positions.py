@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup._check import count
-from groundup.model.loss import IGNORE_INDEX
+
+IGNORE_INDEX = -100
+"""The target of a token that does not count, as everywhere in torch."""
 
 _CHUNK = 1 << 24  # logits worked on at once: 64 MiB of float32
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.measure.positions import IGNORE_INDEX
+
 _ROWS = 4096  # tokens whose logits are raised to float32 at once
 
 
@@ -91,8 +93,8 @@ def mean_loss(output: Any, targets: Tensor) -> Tensor:
     rows, wanted = logits.flatten(0, -2), targets.flatten().to(logits.device)
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
     for part, target in zip(rows.split(_ROWS), wanted.split(_ROWS), strict=True):
-        total += F.cross_entropy(part.float(), target, ignore_index=-100, reduction="sum")
-    return total / (wanted != -100).sum()
+        total += F.cross_entropy(part.float(), target, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (wanted != IGNORE_INDEX).sum()
 
 
 def logits_of(output: Any) -> Tensor:
