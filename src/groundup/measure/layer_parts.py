@@ -6,9 +6,11 @@ A value has one entry per layer, the shallowest first; `nan` where a layer has n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,8 +34,10 @@ class Stream(Part):
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.sight = self
         self._layers = layers
+        stacks = [layer.name.rpartition(".")[0] for layer in layers]
+        self._follows = [False, *(a == b for a, b in pairwise(stacks))]
         self._seen: dict[str, list[Tensor | None]] = {}
-        self._entering = torch.zeros(())
+        self._entering: Tensor | None = None
         self._before: dict[str, Tensor] = {}  # each branch's output in the layer before
 
     def watching(self) -> ExitStack:
@@ -55,10 +59,15 @@ class Stream(Part):
             yield layer.block.register_forward_hook(partial(self._leaves, l))
 
     def _enters(self, l: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._entering = args[0] if args else kwargs["hidden_states"]
+        if not self._follows[l]:
+            self._before.clear()
+        entering = _tensor([*args, *kwargs.values()])
+        # The layer may add to it in place.
+        self._entering = None if entering is None else entering.clone()
 
     def _adds(self, l: int, branch: str, module: nn.Module, _: Any, output: Any) -> None:
-        added = _tensor(output)
+        if (added := _tensor(output)) is None:
+            return
         norms = token_norms(added)
         before = self._before.get(branch)
         if before is not None and before.shape == added.shape:
@@ -68,18 +77,20 @@ class Stream(Part):
         if (alpha := alpha_of(module)) is not None:
             norms = norms * alpha.to(norms.device)
         self._set(f"branch_norm/{branch}", l, norms.mean())
-        stream = token_norms(self._entering)
-        if stream.shape == norms.shape:
+        stream = None if self._entering is None else token_norms(self._entering)
+        if stream is not None and stream.shape == norms.shape:
             self._set(f"branch_ratio/{branch}", l, (norms / stream).mean())
         self._set(f"branch_next/{branch}", l, None)
 
     def _leaves(self, l: int, _: nn.Module, __: Any, output: Any) -> None:
-        x = _tensor(output)
+        if (x := _tensor(output)) is None:
+            return
         self._set("stream_norm", l, token_norms(x).mean())
-        self._set("stream_max", l, x.detach().abs().max())
+        self._set("stream_max", l, x.abs().max())
         self._set("stream_next", l, None)
-        if l and self._entering.shape == x.shape:
-            self._set("stream_next", l - 1, token_cosines(self._entering, x).nanmean())
+        entering = self._entering
+        if self._follows[l] and entering is not None and entering.shape == x.shape:
+            self._set("stream_next", l - 1, token_cosines(entering, x).nanmean())
 
     def _set(self, name: str, l: int, value: Tensor | None) -> None:
         row = self._seen.setdefault(name, [None] * len(self._layers))
@@ -94,6 +105,7 @@ class Attention(Part):
         self.sight = self
         self._layers = layers
         self._watch = attention.Watch()
+        self._warned = False
 
     def watching(self) -> AbstractContextManager[Any]:
         self._watch = watch = attention.Watch()
@@ -103,7 +115,15 @@ class Attention(Part):
 
     def look(self, output: Any) -> Values:
         rows: dict[str, list[Tensor | None]] = {}
-        for l, found in self._watch.results().items():
+        results = self._watch.results()
+        if not results and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "no attention was seen in any layer: see groundup.measure.attention.Watch for what "
+                "can be seen",
+                stacklevel=2,
+            )
+        for l, found in results.items():
             for name, value in found._asdict().items():
                 row = rows.setdefault(f"attention_{name}/layers", [None] * len(self._layers))
                 row[l] = value
@@ -138,8 +158,8 @@ class Sketches(Part):
 
     def _adds(self, l: int, branch: str, _: nn.Module, __: Any, output: Any) -> None:
         row = self._seen.setdefault(branch, [None] * len(self._layers))
-        if row[l] is None:
-            row[l] = similarity.sketch(probing.some_rows(_tensor(output), self._rows))
+        if row[l] is None and (given := _tensor(output)) is not None:
+            row[l] = similarity.sketch(probing.some_rows(given, self._rows))
 
 
 class Depth(Part):
@@ -156,10 +176,12 @@ class Depth(Part):
     def look(self, output: Any) -> Values:
         whole = mean_loss(output, self._targets)
         rises = []
-        for layer in self._layers:
-            with self._blocks.before(layer.block), skipped(layer.branches.values()):
-                rises.append(mean_loss(self._forward([]), self._targets) - whole)
-        self._blocks.forget()
+        try:
+            for layer in self._layers:
+                with self._blocks.before(layer.block), skipped(layer.branches.values()):
+                    rises.append(mean_loss(self._forward([]), self._targets) - whole)
+        finally:
+            self._blocks.forget()
         return {"probe_loss": whole, "skip_loss/layers": torch.stack(rises)}
 
 
@@ -187,10 +209,12 @@ def _point(watch: attention.Watch, layer: int | None, *_: Any) -> None:
     watch.layer = layer
 
 
-def _tensor(output: Any) -> Tensor:
-    found = output[0] if isinstance(output, tuple | list) else output
-    assert isinstance(found, Tensor)
-    return found.detach()
+def _tensor(output: Any) -> Tensor | None:
+    """The (first) tensor in what a module was given or returned, if there is one."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    several = output if isinstance(output, tuple | list) else [output]
+    return next((entry.detach() for entry in several if isinstance(entry, Tensor)), None)
 
 
 def _stacked(row: Sequence[Tensor | None]) -> Tensor:

@@ -19,8 +19,10 @@ from torch.optim import Optimizer
 from groundup._check import count
 from groundup._following import innermost
 from groundup.measure import parts, probing
+from groundup.measure.closure import after_closure
 from groundup.measure.noise import two_batches
 from groundup.measure.subject import Subject, choose
+from groundup.residual.names import unwrap
 
 Measurements = dict[str, Any]
 """By name a float, or a list with one for each layer."""
@@ -81,8 +83,9 @@ def observe(
     not defined or infinite is left out: the angle of a weight that was 0, φ at the first update.
 
     What is seen in a forward (all but ``updates``, ``gradients``, ``noise``, ``rank``) is seen in
-    one of its own before the update: eager, without gradients, leaving random state and buffers as
-    they were. ``updates`` and ``rrc`` keep a copy of the weights meanwhile.
+    one of its own before the update: eager, in evaluation mode (no dropout), without gradients,
+    leaving random state and buffers as they were. ``updates`` and ``rrc`` keep a copy of the
+    weights meanwhile. Of sharded models (FSDP) all ranks must measure; of a replicated one, any.
 
     Args:
         model: any module; its trainable parameters that `optimizer` has are measured. If it is
@@ -146,7 +149,8 @@ class Observer:
         per_tensor: bool,
     ) -> None:
         self.latest, self.step = {}, None
-        optimizer = innermost(optimizer, "Measure its updates by the functions of gu.measure")
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):  # not torch's own: a wrapper
+            optimizer = innermost(optimizer, "Measure updates by the functions of gu.measure")
         self._model, self._optimizer = model, optimizer
         self._every = count("every", every)
         self._batch_size = batch_size
@@ -256,6 +260,7 @@ class Observer:
             hook.remove()
         if self._last is not None:
             self._last.remove()
+            self._last.probe = None
 
     # ------------------------------------------------------------------ around an update
 
@@ -273,14 +278,21 @@ class Observer:
         if batch_size is not None and "noise" not in what:
             raise ValueError(f"batch_size={batch_size!r} would be ignored: only noise needs it")
 
-    @torch.no_grad()
-    def _before(self, *_: Any) -> None:
+    def _before(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._armed:
-            return
+            return None
+        return after_closure(args, kwargs, self._begin)
+
+    @torch.no_grad()
+    def _begin(self) -> None:
         self._measuring = True
-        self._seen = self._look(self._parts)
-        for part in self._parts:
-            part.before()
+        try:
+            self._seen = self._look(self._parts)
+            for part in self._parts:
+                part.before()
+        except BaseException:  # an update that never comes is not waited for
+            self._measuring = False
+            raise
 
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
@@ -314,7 +326,8 @@ class Observer:
 
     def _forward(self, sights: Sequence[probing.Sight]) -> Any:
         assert self._probe is not None
-        return probing.run(self._model, self._probe, sights)
+        # What only replicates it would have all ranks come along.
+        return probing.run(unwrap(self._model), self._probe, sights)
 
     def _inputs(self) -> probing.Probe:
         assert self._last is not None
@@ -326,8 +339,8 @@ class Observer:
         if last is None:
             raise RuntimeError(
                 f"no forward of {type(self._model).__name__} was seen before the update (it is "
-                "compiled as a whole, or only a part of it is called): give observe(…) a probe, or "
-                "the module that is called"
+                "compiled as a whole, only a part of it is called, or the last look failed): give "
+                "observe(…) a probe, or the module that is called"
             )
         return last
 

@@ -120,7 +120,10 @@ class ByLayer:
         """[weights, …] → [layers, …]."""
         places = torch.tensor(list(self._layer_of), device=each.device)
         layers = torch.tensor(list(self._layer_of.values()), device=each.device)
-        return each.new_zeros(self._count, *each.shape[1:]).index_add(0, layers, each[places])
+        sums = each.new_zeros(self._count, *each.shape[1:]).index_add(0, layers, each[places])
+        # A frozen layer has no update, which is not one of size 0.
+        nothing = sorted(set(range(self._count)) - set(self._layer_of.values()))
+        return sums.index_fill(0, torch.tensor(nothing, device=each.device).long(), math.nan)
 
 
 class Gradients(Part):
@@ -128,31 +131,45 @@ class Gradients(Part):
 
     needs_update = True
 
-    def __init__(self, weights: Mapping[str, Tensor], layers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], optimizer: Optimizer, layers: Sequence[str] = ()
+    ) -> None:
         self._weights = weights
-        self._layers = ByLayer(weights, layers)
+        self._optimizer = optimizer
+        self._layers = layers
         self._found: Values = {}
 
     def before(self) -> None:
-        squares = gradient_squares(list(self._weights.values()))
-        self._found = {"grad_norm": squares.sum().sqrt()}
-        if self._layers:
-            self._found["grad_norm/layers"] = self._layers.sums(squares).sqrt()
+        there = {name: w for name, w in self._weights.items() if w.grad is not None}
+        self._found = {}
+        if not there:
+            return
+        norms = gradient_squares(list(there.values())).sqrt() / grad_scale(self._optimizer)
+        self._found["grad_norm"] = norms.square().sum().sqrt()
+        if layers := ByLayer(there, self._layers):
+            self._found["grad_norm/layers"] = layers.sums(norms.square()).sqrt()
 
     def after(self) -> Values:
         return self._found
 
 
 def gradient_squares(weights: Sequence[Tensor]) -> Tensor:
-    """‖g‖² of each weight, over all ranks: [weights] float64; 0 where there is no gradient."""
+    """‖g‖² of weights that have a gradient, over all ranks: [weights] float64."""
     device = weights[0].device
-    squares = [_square(w.grad).to(device) if w.grad is not None else None for w in weights]
-    zero = torch.zeros((), dtype=torch.float64, device=device)
-    return over_ranks(torch.stack([zero if s is None else s for s in squares]), weights)
+    squares = [_square(w.grad).to(device) for w in weights if w.grad is not None]
+    return over_ranks(torch.stack(squares), weights)
 
 
 def _square(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
     return torch.stack([g.square().sum() for (g,) in chunks(local_rows(gradient))]).sum()
+
+
+def grad_scale(optimizer: Optimizer) -> Any:
+    """What a gradient scaler multiplied the gradients by, where the (fused) step divides by it."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else scale
 
 
 _NO_MOMENTUM = Momentum("", 0.0)
@@ -181,7 +198,7 @@ class Noise(Part):
         for group in self._optimizer.param_groups:
             momentum = momentum_of(self._optimizer, group) or _NO_MOMENTUM
             for p in group["params"]:
-                if p.grad is not None and id(p) in self._names:
+                if p.grad is not None and not p.grad.is_sparse and id(p) in self._names:
                     self._found[self._names[id(p)]] = self._sums(p, momentum, group)
 
     def _sums(self, p: Tensor, momentum: Momentum, group: Group) -> tuple[Tensor, float, float]:
@@ -190,8 +207,9 @@ class Noise(Part):
         assert p.grad is not None
         kept = state.get(momentum.key)
         sums = dots(torch.zeros_like(p.grad) if kept is None else kept, p.grad)
-        scale = gradient_sign(group) * momentum.scale
-        sums = sums * torch.tensor([scale, scale * scale, 1.0], dtype=sums.dtype).to(sums.device)
+        scale, scaled = gradient_sign(group) * momentum.scale, float(grad_scale(self._optimizer))
+        factors = torch.tensor([scale / scaled, scale * scale, 1 / scaled**2], dtype=sums.dtype)
+        sums = sums * factors.to(sums.device)
         seen = float(state["step"]) if "step" in state else self._updates()
         return sums, momentum.beta, seen or math.inf
 

@@ -1,19 +1,23 @@
 """One extra forward that leaves no trace, to see what goes on inside of a model.
 
-It runs eagerly (hooks inside compiled blocks do not run), without gradients, in the mode the model
-is in; random state and buffers (running statistics) are afterwards what they were. What a module
-keeps anywhere else, such as a count of its calls in a plain attribute, does change.
+It runs eagerly (hooks inside compiled blocks do not run), without gradients, in evaluation mode, so
+that dropout neither hides a small change nor draws; random state, modes and buffers are afterwards
+what they were. What a module keeps anywhere else, such as a count of its calls in a plain
+attribute, does change.
 """
 
 from __future__ import annotations
 
+import random
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -48,7 +52,9 @@ class LastInputs:
         self.probe: Probe | None = None
         self._wanted = wanted
         self._types = {p.device.type for p in model.parameters()}
-        self._hook = model.register_forward_pre_hook(self._before, with_kwargs=True)
+        # A copy or a pickle of the model must not carry the observer along.
+        hook = _Passing(weakref.WeakMethod(self._before))
+        self._hook = model.register_forward_pre_hook(hook, with_kwargs=True)
 
     def remove(self) -> None:
         self._hook.remove()
@@ -62,6 +68,24 @@ class LastInputs:
             if torch.is_autocast_enabled(kind)
         }
         self.probe = Probe(args, kwargs, autocast)
+
+
+class _Passing:
+    """A hook that passes on to a method, as long as that is there; a copy passes on to nothing."""
+
+    def __init__(self, target: Callable[[], Any]) -> None:
+        self._target = target
+
+    def __call__(self, *args: Any) -> None:
+        if (method := self._target()) is not None:
+            method(*args)
+
+    def __reduce__(self) -> Any:
+        return _Passing, (_nothing,)
+
+
+def _nothing() -> None:
+    return None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -141,19 +165,29 @@ class Dead:
 
 def run(model: nn.Module, probe: Probe, sights: Sequence[Sight]) -> Any:
     """Call `model` with `probe` while `sights` look on; what the model returns."""
-    buffers = [(b, b.clone()) for b in model.buffers() if not b.is_meta]
+    buffers = [
+        (module, name, b, b.clone())
+        for module in model.modules()
+        for name, b in module._buffers.items()
+        if b is not None and not b.is_meta
+    ]
+    modes = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with ExitStack() as during:
         for sight in sights:
             during.enter_context(sight.watching())
         during.enter_context(torch.no_grad())
-        during.callback(_restore, buffers)
+        during.callback(_restore, buffers, modes)
+        during.callback(random.setstate, random.getstate())
+        during.callback(np.random.set_state, np.random.get_state())
         during.callback(_reshard, model)
         during.enter_context(torch.random.fork_rng(devices=devices))
         if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
             during.enter_context(torch.compiler.set_stance("force_eager"))
         for kind, dtype in probe.autocast.items():
             during.enter_context(torch.autocast(kind, dtype=dtype))
+        for module, _ in modes:
+            module.training = False
         return model(*probe.args, **probe.kwargs)
 
 
@@ -174,7 +208,12 @@ def _reshard(model: nn.Module) -> None:
             module.reshard()
 
 
-def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, kept in buffers:
+def _restore(
+    buffers: list[tuple[nn.Module, str, Tensor, Tensor]], modes: list[tuple[nn.Module, bool]]
+) -> None:
+    for module, mode in modes:
+        module.training = mode
+    for module, name, buffer, kept in buffers:
+        module._buffers[name] = buffer  # the forward may have put another in its place
         if not torch.equal(buffer, kept):
             buffer.copy_(kept)

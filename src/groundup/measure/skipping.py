@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 from groundup.measure.positions import IGNORE_INDEX
 
@@ -27,10 +28,11 @@ class Outputs:
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = modules
         self._kept: dict[nn.Module, Any] = {}  # in the order in which they ran
+        self._once = True
 
     def watching(self) -> ExitStack:
         """Within, what the modules return is kept."""
-        self._kept = {}
+        self._kept, self._once = {}, True
         stack = ExitStack()
         for module in self._modules:
             stack.callback(module.register_forward_hook(self._keep).remove)
@@ -38,9 +40,13 @@ class Outputs:
 
     @contextmanager
     def before(self, module: nn.Module) -> Iterator[None]:
-        """Within, those that ran before `module` return what they did, whatever their inputs."""
+        """Within, those that ran before `module` return what they did, whatever their inputs.
+
+        All compute anew where one ran twice: it returned different things.
+        """
+        earlier_ones = takewhile(lambda m: m is not module, self._kept) if self._once else ()
         with ExitStack() as stack:
-            for earlier in takewhile(lambda m: m is not module, self._kept):
+            for earlier in earlier_ones:
                 own = earlier.__dict__.get("forward")  # another library's (accelerate)
                 stack.callback(_put_back, earlier, own)
                 earlier.forward = partial(_given, self._kept[earlier])
@@ -51,11 +57,17 @@ class Outputs:
         self._kept = {}
 
     def _keep(self, module: nn.Module, _: Any, output: Any) -> None:
-        self._kept[module] = output
+        self._once &= module not in self._kept
+        self._kept[module] = _copied(output)
 
 
 def _given(output: Any, *_: Any, **__: Any) -> Any:
-    return output
+    return _copied(output)
+
+
+def _copied(output: Any) -> Any:
+    """A later layer may add to its input in place."""
+    return tree_map_only(Tensor, Tensor.clone, output)
 
 
 def _put_back(module: nn.Module, forward: Any) -> None:

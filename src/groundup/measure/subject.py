@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -56,6 +57,10 @@ class Subject:
                 f"the optimizer has no trainable parameter of {type(self.model).__name__}: give "
                 "the model it was made for"
             )
+        targets: object = self.targets
+        if targets is not None and getattr(targets, "dtype", None) != torch.int64:
+            kind = getattr(targets, "dtype", type(targets).__name__)
+            raise ValueError(f"targets of {kind} are not valid: give a tensor of int64, classes")
         try:
             self.layers = find_layers(self.model, self.branches)
         except ValueError as error:
@@ -99,7 +104,8 @@ def _updates(subject: Subject) -> parts.Part:
 
 
 def _gradients(subject: Subject) -> parts.Part:
-    return parts.Gradients(subject.weights, [layer.name for layer in subject.layers])
+    layers = [layer.name for layer in subject.layers]
+    return parts.Gradients(subject.weights, subject.optimizer, layers)
 
 
 def _noise(subject: Subject) -> parts.Part | str:
