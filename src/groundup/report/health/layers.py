@@ -110,7 +110,7 @@ def _use(profile: Profile) -> str:
     known = np.flatnonzero(np.isfinite(values))
     top = int(known[np.argmax(values[known])])
     text = (
-        f"{quoted(profile.variant)}: {len(known) - len(unused)} of {len(known)} layers are used, "
+        f"{quoted(profile.variant)}: {_used(profile)} of {len(known)} layers are used, "
         f"layer {top + 1} most ({number(values[top])} nats per token)"
     )
     if unused:
@@ -123,6 +123,14 @@ def _use(profile: Profile) -> str:
     text += f"; after {count(last)} updates."
     early = [run for run in profile.variant.runs if last < (awake(run) or 0.0)]
     return text + (" Its residual warmup had not ended by then." if early else "")
+
+
+def _used(profile: Profile) -> str:
+    """How many layers; of each seed, since a layer that one seed does not use hides in a mean."""
+    counts = [int(np.isfinite(row).sum()) - len(idle(row)) for row in profile.rows]
+    if len(set(counts)) == 1:
+        return str(counts[0])
+    return f"{listing([str(n) for n in sorted(counts)])} (by seed)"
 
 
 def _against(profile: Profile, base: Profile) -> str:
