@@ -10,8 +10,26 @@ import pytest
 
 from groundup.cli import main
 from groundup.experiment.sweep import parse_axes
-from groundup.train import OptimizerConfig, Recipe, recipe_file, toml
+from groundup.train import OptimizerConfig, Recipe, ResidualConfig, recipe_file, toml
 from groundup.train.recipe_file import sweep
+
+
+def test_residual_warmup_is_switched_by_an_axis(recipe: Recipe) -> None:
+    own = replace(recipe, residual=ResidualConfig("linear", fraction=0.25))
+    axis = {"residual.schedule": ["none", "linear", "equal", "fix-L"]}
+    points = sweep({"": own}, {"model.layers": [2, 4]} | axis)
+    found = {name: point.recipe.residual for name, point in points.items()}
+    for layers in (2, 4):
+        assert found[f"layers-{layers}.schedule-none"] == ResidualConfig()
+        assert found[f"layers-{layers}.schedule-linear"] == own.residual
+        equal = found[f"layers-{layers}.schedule-equal"]
+        assert equal == ResidualConfig("equal", fraction=0.25)
+        assert found[f"layers-{layers}.schedule-fix-L"] == ResidualConfig("fix-L")
+    lengths = {"residual.schedule": ["linear"], "residual.T": [3]}
+    (point,) = sweep({"": own}, lengths).values()
+    assert point.recipe.residual == ResidualConfig("linear", T=3)
+    (point,) = sweep({"": own}, dict(reversed(lengths.items()))).values()
+    assert point.recipe.residual == ResidualConfig("linear", T=3)
 
 
 def test_every_combination_the_last_axis_fastest(recipe: Recipe) -> None:

@@ -180,6 +180,15 @@ def by_name(
     return DepthSchedule(name, T, total, S)
 
 
+def takes_length(name: str) -> bool:
+    """Whether a schedule of that name depends on the step, and so needs a length.
+
+    >>> takes_length("linear"), takes_length("none")
+    (True, False)
+    """
+    return name not in _FIXED
+
+
 def from_json(text: str) -> DepthSchedule:
     """The schedule that `DepthSchedule.to_json` wrote."""
     fields: dict[str, Any] = json.loads(text)

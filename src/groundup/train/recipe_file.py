@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup._check import unknown
+from groundup.schedules import depth
 from groundup.train.recipe import NAME, NAME_RULE, Recipe
 from groundup.train.toml import build, flat, plain
 
@@ -130,6 +131,10 @@ def _with(recipe: Recipe, name: str, values: Mapping[str, Any]) -> Recipe:
     tables = plain(recipe)
     for key, value in values.items():
         change: Any = value
+        if key in _SCHEDULES and isinstance(value, str) and depth.takes_length(value):
+            # The length stays: unlike a variant, an axis says no other.
+            change = {**_at(tables, key.rpartition(".")[0]), "schedule": value}
+            key = key.rpartition(".")[0]
         for part in reversed(key.split(".")):
             change = {part: change}
         tables = _merged(tables, change)
@@ -138,6 +143,16 @@ def _with(recipe: Recipe, name: str, values: Mapping[str, Any]) -> Recipe:
     except ValueError as error:
         said = ", ".join(f"{key}={value!r}" for key, value in values.items())
         raise ValueError(f"sweep with {said}: {error}") from None
+
+
+_SCHEDULES = ("residual.schedule", "rate.layers.schedule")
+
+
+def _at(tables: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    found: Any = tables
+    for part in path.split("."):
+        found = found.get(part, {})
+    return found
 
 
 def _baseline_and(recipe: Recipe) -> list[Change]:
