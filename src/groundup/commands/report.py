@@ -24,7 +24,8 @@ class Report:
     """Run folders."""
 
     out: Path | None = None
-    """The page, report.html unless given; with --figure its .png, .svg or .pdf."""
+    """The page; report.html unless given, in the folder if there is one, else here. With --figure
+    its .png, .svg or .pdf."""
 
     title: str | None = None
     """The page's title."""
@@ -64,9 +65,10 @@ def _written(options: Report, folders: list[Path]) -> Path:
         if options.out is None:
             raise ValueError("say with --out where the figure goes: a .png, .svg or .pdf")
         return save_figure(options.figure, folders, options.out, options.baseline)
-    return write_report(
-        folders, options.out or _PAGE, title=options.title, baseline=options.baseline
-    )
+    # The page of one comparison or sweep takes the place of the one that lies there.
+    place = options.runs[0] if len(options.runs) == 1 else Path()
+    out = options.out or place / _PAGE
+    return write_report(folders, out, title=options.title, baseline=options.baseline)
 
 
 def _refuse_what_is_ignored(options: Report) -> None:
