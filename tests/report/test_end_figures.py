@@ -155,6 +155,19 @@ def test_sweep_over_a_peak(make):
         figure("warmup-length", folders)
 
 
+def test_a_value_may_be_named_as_it_was_given(make):
+    """`rate.peak=1e-3,4e-3,10`: the point is called peak-10, the recipe has 10.0."""
+    losses = {0.001: 3.2, 0.004: 3.0, 10.0: None}
+    folders = [make(f"peak-{p:g}", loss, {"rate.peak": p}) for p, loss in losses.items()]
+    drawn = figure("sweep", folders)
+    (axes,) = drawn.axes
+    assert drawn_lines(axes) == {"came to an end": {0.001: 3.2, 0.004: 3.0}}
+    assert crosses(axes) == [10]
+    assert axes.get_xscale() == "log"
+    names = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert names == ["came to an end", "diverged"]
+
+
 def test_sweep_over_two_settings_has_two_panels(make):
     folders = [
         make(f"beta-{b}.decay-{d}", 3 + b + d, {"optimizer.beta": b, "rate.decay": d})

@@ -145,12 +145,36 @@ def test_layers_that_are_hardly_used_are_named():
     assert "One seed" in text
 
 
-def test_many_equal_layers_are_all_used():
-    assert layers.idle(np.full(100, 0.005)) == []
-    assert layers.idle(np.array([1.0, 0.009, 0.02])) == [2]
-    assert layers.idle(np.array([0.1, 0.004, 0.1])) == []  # 6% of the mean
-    assert layers.idle(np.array([0.1, 0.003, 0.1])) == [2]
+def test_one_bar_for_the_layers_of_all_variants():
+    for rest in (0.005, 0.1, 60.0):  # whatever the others are worth
+        assert layers.idle(np.array([rest, 0.0099, 0.0101])) == [1] * (rest < 0.01) + [2]
     assert layers.idle(np.full(3, np.nan)) == []
+
+
+def test_layers_hardly_used_are_those_of_every_seed():
+    rows = [[1, 0.001, 0.002, 0.1, 0.1, 0.1], [1, 0.1, 0.003, 0.1, 0.1, 0.1]]
+    runs = [make(seed=i, measured={"skip_loss/layers": layered(r)}) for i, r in enumerate(rows)]
+    text = told(runs, "In")
+    assert "4 and 5 (by seed) of 6 layers are used" in text
+    assert "; layer 3 hardly in any seed (0.0030 nats or less)" in text
+    rows[1] = [1, 0.1, 0.1, 0.001, 0.1, 0.1]
+    runs = [make(seed=i, measured={"skip_loss/layers": layered(r)}) for i, r in enumerate(rows)]
+    assert "; which are hardly used differs from seed to seed" in told(runs, "In")
+
+
+def test_no_layer_used():
+    low = make(measured={"skip_loss/layers": layered([0.003, -0.0007, 0, 0, 0, 0])})
+    text = told(low, "In")
+    assert "none of 6 layers is used; layers 1–6 hardly (0.0030 nats or less)" in text
+    assert "Most layers are hardly used: “baseline” layers 1–6 of 6" in told(low, "Is it healthy")
+    assert "Nothing unusual" not in told(low, "Is it healthy")
+    one = make(measured={"skip_loss/layers": layered([1, 1, 1, 1, 1, -0.0007])})
+    assert "layer 6 hardly (worth nothing)" in told(one, "In")
+    # Layers that still sleep say nothing about the model.
+    asleep = make(
+        schedule="linear", T=1000, measured={"skip_loss/layers": layered(np.zeros(DEPTH))}
+    )
+    assert "Most layers" not in told(asleep)
 
 
 def test_seeds_decide_where_layers_differ():
@@ -206,6 +230,14 @@ def test_growth_of_the_stream():
     assert "compounds" not in only
 
 
+def test_a_stream_that_keeps_its_size():
+    text = told(make(measured={"stream_norm/layers": layered(np.full(DEPTH, 3.0))}), "In")
+    assert text == "How the residual stream grows with depth (norm): “baseline” keeps its size."
+    rows = layered([1.0, 2, 2, 2, 2, 2])
+    text = told(make(measured={"stream_norm/layers": rows}), "In")
+    assert "“baseline” 2.0-fold from layer 1 to 6, keeps its size from 3 on." in text
+
+
 def test_what_branches_add_by_thirds():
     measured = {
         "branch_ratio/attention/layers": layered([0.6, 0.6, 0.3, 0.3, 0.1, 0.1]),
@@ -221,11 +253,14 @@ def test_which_layers_settle_first():
         make("y", schedule="reverse", similar=settling([1, 1, 0.8, 0.8, 0.5, 0.5])),
     ]
     text = told(runs, "In")
-    assert "“baseline” 0.50, 0.50 and 0.50 (no clear order)" in text
+    assert "to their last sketch (at update 500), halfway" in text
+    assert "“baseline”: no clear order (0.50, 0.50 and 0.50; " in text
     # 0.5/0.8 at half; 0.9 of 0.8 is 72%, seen at the next sketch, 75%.
-    assert "“x” 1.00, 0.62 and 0.50 (shallow layers settle first)" in text
-    assert "“y” 0.50, 0.62 and 1.00 (deep layers settle first)" in text
-    assert "“baseline” 90%, 90% and 90%; “x” 45%, 75% and 90%" in text
+    assert (
+        "“x”: shallow layers settle first (1.00, 0.62 and 0.50; within 0.9 from 45%, 75% and 90% "
+        "of the way on)" in text
+    )
+    assert "“y”: deep layers settle first (0.50, 0.62 and 1.00; " in text
     assert "coarse" not in text
     few = told(make(similar=settling([0.5] * 6, sketches=6)), "In")
     assert "With 6 sketches this is coarse" in few
@@ -256,7 +291,20 @@ def test_a_layer_that_leaves_again_is_not_settled():
     cosines[6, 0] = 0.2
     cosines[:3, 1] = np.nan  # a branch at α = 0 has no direction
     run = make(depth=3, similar={"mlp": Measured(np.arange(11) * 10, cosines)})
-    assert "“baseline” 70%, 30% and 0%" in told(run, "In")
+    text = told(run, "In")
+    assert "to their last sketch (at update 100 of 500), halfway" in text
+    assert "within 0.9 from 70%, 30% and 0% of the way on" in text
+
+
+def test_layers_that_are_near_only_at_the_last_sketch():
+    cosines = np.full((6, 3), 0.5)
+    cosines[-1] = 1.0
+    run = make(depth=3, similar={"mlp": Measured(np.arange(6) * 10, cosines)})
+    assert "“baseline”: no clear order (0.50, 0.50 and 0.50)." in told(run, "In")
+    cosines[4, 0] = 0.95
+    assert "within 0.9 from 80% of the way on for the early" in told(
+        make(depth=3, similar={"mlp": Measured(np.arange(6) * 10, cosines)}), "In"
+    )
 
 
 def test_of_many_variants_only_counts_and_extremes_are_told():

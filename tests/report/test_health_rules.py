@@ -24,12 +24,10 @@ from tests.report.health_runs import (
 def test_a_quiet_run_gets_one_plain_sentence():
     evals = [(step, 3 + 50 / step) for step in (100, 200, 300, 400, 500)]
     text = told(make(evals=evals), "Was it stable")
-    first, second = text.split("\n")
-    assert first.startswith("Nothing unusual. Looked for: spikes of loss and gradient norm")
-    assert "held-out loss that rises" in first
-    assert "drift" in first
-    assert "the 50 updates before it" in second
-    assert "1000" in second
+    assert text.startswith("Nothing unusual. Looked for: spikes of loss and gradient norm")
+    assert "held-out loss that rises" in text
+    assert "drift" in text
+    assert "\n" not in text
 
 
 def test_spikes_are_counted_and_the_worst_is_named():
@@ -39,7 +37,19 @@ def test_spikes_are_counted_and_the_worst_is_named():
     assert "Spikes: “baseline” 0.50% of the gradient norm (2 of 400 updates)" in text
     window = norm[250:300]
     size = telling.significant((5 - window.mean()) / window.std())
-    assert f"the largest at step 300 (gradient norm, {size} deviations)" in text
+    assert f"the largest at update 300 (gradient norm, {size} deviations)" in text
+    assert "\nA spike lies 7 deviations from the 50 updates before it. The published" in text
+
+
+def test_of_seeds_with_as_many_spikes_the_farthest_is_the_worst():
+    runs = []
+    for seed, height in ((0, 2.0), (1, 5.0)):
+        norm = 1 + noise(STEPS, 9)
+        norm[200 + seed] = height
+        runs.append(make(seed=seed, grad_norm=norm))
+    text = told(runs, "Was it stable")
+    assert "(worst seed 1; 2 of 2 seeds) 0.25%" in text
+    assert "the largest at update 201" in text
 
 
 def test_the_score_of_a_summary_is_taken_as_it_stands():
@@ -62,7 +72,7 @@ def test_a_spike_of_all_variants_is_put_down_to_the_batch():
     other = norm.copy()
     other[300] = 5.0
     text = told([make(grad_norm=norm), make("x", grad_norm=other)], "Was it stable")
-    assert "Both variants spike at step 200 of the same seed" in text
+    assert "Both variants spike at update 200 of the same seed" in text
     text = told([make(grad_norm=norm), make("x", 1, grad_norm=other)], "Was it stable")
     assert "same batch" not in text
 
@@ -75,19 +85,28 @@ def test_events_of_the_monitor():
     ]
     text = told(make(events=events), "Was it stable")
     assert "saw 3 spikes (1 of the loss and 2 of the gradient norm)" in text
-    assert "went back once and skipped the update twice, first at step 90" in text
-    assert "it last went from step 90 to 80" in text
-    title = "What the spike monitor did"
-    assert fired(stability.RULES, title, make()) is None
-    warned = [{"step": 90, "kind": "spike", "of": "loss", "action": "warn"}]
-    assert fired(stability.RULES, title, make(events=warned)) is False
+    assert "went back once and skipped the update twice, first at update 90" in text
+    assert "it last went from update 90 to 80" in text
+    assert "monitor" not in told(make(), "Was it stable")
+
+
+def test_warnings_are_told_where_the_score_is_silent():
+    norm = 1 + noise(STEPS, 9)
+    norm[200] = 5.0
+    events = [
+        {"step": step, "kind": "spike", "of": "grad_norm", "action": "warn"} for step in (200, 490)
+    ]
+    text = told(make(grad_norm=norm, events=events), "Was it stable")
+    assert "“baseline” warned of 1 spike that the score does not count, at update 490" in text
+    text = told(make(grad_norm=norm, events=events[:1]), "Was it stable")
+    assert "What the spike monitor did" not in text
 
 
 def test_losses_that_are_not_finite():
     loss = 3 + noise(STEPS)
     loss[[120, 130]] = np.nan
     text = told(make(loss=loss), "Was it stable")
-    assert "Not finite: “baseline” loss twice, first at step 120" in text
+    assert "Not finite: “baseline” loss twice, first at update 120" in text
     assert fired(stability.RULES, "Not finite", make()) is False
     never = make(loss=np.full(STEPS, np.nan), grad_norm=np.full(STEPS, np.nan))
     assert fired(stability.RULES, "Not finite", never) is None
@@ -98,9 +117,21 @@ def test_divergence():
     loss[-1] = np.nan
     ended = make(loss=loss, summary=False, planned=900)
     text = told(ended, "Was it stable")
-    assert "Diverged: “baseline” has no finite loss or gradient at its end, step 499" in text
+    assert (
+        "Diverged: “baseline” ended at update 499 with a loss that is not finite (the last finite "
+        f"loss {telling.significant(loss[-2])} at update 498). A" in text
+    )
+    assert "A spike lies" not in text
     assert "Not finite" not in text
     assert "Not at the end" not in text
+    seen = [
+        {"step": step, "kind": "spike", "of": "grad_norm", "action": "warn", "value": value}
+        for step, value in ((480, 9.0), (498, 6.7e11), (499, None))
+    ]
+    text = told(make(loss=loss, summary=False, planned=900, events=seen), "Was it stable")
+    assert (
+        "the monitor recorded 2 spikes from update 480 on, up to 6.7e11 (gradient norm) at" in text
+    )
     rising = make(loss=np.linspace(3, 6, STEPS))
     assert "ends at a training loss of 5.97" in told(rising, "Was it stable")
     assert fired(stability.RULES, "Diverged", make()) is False
@@ -140,7 +171,7 @@ def test_overfitting():
 
 def test_a_run_that_is_not_at_its_end():
     text = told(make(summary=False, planned=900), "Was it stable")
-    assert "Not at the end: “baseline” at update 500 of 900" in text
+    assert "Not at the end: “baseline” after 500 of 900 updates" in text
 
 
 def test_bounds_of_stability():
@@ -265,7 +296,7 @@ def test_gradients_of_layers():
 def test_a_healthy_run_gets_one_plain_sentence():
     run = make(measured=healthy(), similar=settling([0.5] * 6))
     text = told(run, "Is it healthy")
-    assert text.startswith("Nothing unusual. Looked at: attention entropy, attention logits,")
+    assert text.startswith("Nothing unusual. Looked at: layers in use, attention entropy,")
     assert "\n" not in text
     assert not told(run, "Not measured")
 
@@ -280,6 +311,25 @@ def test_what_was_not_measured_is_told_as_a_recipe_has_it():
         settings, "MEASUREMENTS"
     ):
         assert set(re.findall(r'"(\w+)"', words)) <= set(settings.MEASUREMENTS)
+
+
+def test_without_measurements_the_recipe_is_told_to_measure():
+    run = make()
+    run.recipe["measure"] = {"every": 0}
+    assert told(run, "Not measured").startswith("[measure] every = 100 in the recipe shows")
+    some = make("x", measured={"stable_rank": over([8, 8])})
+    some.recipe["measure"] = {"every": 50}
+    assert told([run, some], "Not measured").startswith("[measure] what = [")
+
+
+def test_a_monitor_that_judges_otherwise_is_told():
+    seen = [{"step": 90, "kind": "spike", "of": "loss", "action": "warn", "value": 4.0}]
+    run = make(events=seen)
+    run.recipe["spikes"] = {"threshold": 6.0, "window": 30}
+    text = told(run, "Was it stable")
+    assert "The monitor of the run used a window of 30 updates and 6 deviations" in text
+    run.recipe["spikes"] = {"threshold": 7.0}  # a tenth of 500 updates, as for the score
+    assert "monitor of the run" not in told(run, "Was it stable")
 
 
 ATTENTION, UNEVEN = "Attention logits are large", "Updates differ between layers"

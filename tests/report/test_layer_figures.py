@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from groundup.report import NothingToShow, figure, heat, hover, read_runs
+from groundup.report import NothingToShow, figure, heat, hover, read_runs, style
 from groundup.report.measured import Measured
 from groundup.report.page import svg
 
@@ -263,3 +263,74 @@ def test_a_scale_says_what_lies_beyond_it():
     assert heat.fitted([np.array([0.87, 1.0])], log=False, unit=True) == heat.Scale(0.8, 1.0)
     flat = heat.fitted([np.full(4, 5.0)], log=False)
     assert flat.low < flat.high
+
+
+@pytest.fixture
+def blown(tmp_path, write_run, rows):
+    """A run, and one that diverged with numbers a million times as large."""
+    metrics = [*rows(50), rows(51)[50] | {"loss": None}]
+    sound = write_run(tmp_path / "a", "baseline")
+    lost = write_run(tmp_path / "b", "hot", steps=51, planned=100, metrics=metrics, summary=False)
+    for folder, times in ((sound, 1.0), (lost, 1e6)):
+        steps, grid = values(0, 4)
+        measure(folder, "stream_norm/layers", steps, times * grid)
+        measure(folder, "attention_logit/layers", steps, times * grid)
+        measure(folder, "attention_uniform/layers", steps, grid / times)
+        measure(folder, "angle", steps, (times * grid[:, 0]).tolist())
+    return [sound, lost]
+
+
+@pytest.mark.parametrize("name", ["activations", "attention", "updates"])
+def test_scales_are_those_of_the_runs_that_did_not_diverge(blown, name):
+    drawn = figure(name, blown)
+    assert "Scales are fitted to the runs that did not diverge." in drawn.get_supxlabel()
+    axes = next(a for a in reversed(drawn.axes) if any(hover.found(line) for line in a.lines))
+    low, high = axes.get_ylim()
+    ours = {said.name: line for line in axes.lines if (said := hover.found(line))}["baseline"]
+    assert low <= ours.get_ydata().min() < ours.get_ydata().max() <= high < 10
+    if name == "activations":
+        assert all(image.norm.vmax < 1 for image in images(drawn))
+    assert "fitted" not in figure(name, blown[:1]).get_supxlabel()
+    # Where none came to an end, there is nothing else to fit to.
+    assert "fitted" not in figure(name, blown[1:]).get_supxlabel()
+
+
+def test_what_a_logarithmic_axis_lacks_is_counted(tmp_path, write_run):
+    folder = measure(write_run(tmp_path / "a"), "phi", [0, 10, 20, 30], [0.1, -0.2, 0.0, None])
+    measure(folder, "momentum_cosine", [0, 10], [-0.5, 0.5])
+    told = figure("noise", [folder]).get_supxlabel()
+    assert "“signal-to-noise ratio φ of the gradient”: 2 of 3 measurements" in told
+    assert "momentum" not in told
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (7.87, 13.98, [8, 10, 12]),
+        (0.9, 30, [1, 2, 5, 10, 20]),
+        (1e-5, 1e-1, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_round(low, high, expected):
+    assert style.log_ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("ends", [(3.0, 3.00001), (9.99, 10.01), (1e-7, 1.1e-7), (2e11, 9e11)])
+def test_ticks_of_a_narrow_axis(ends):
+    ticks = style.log_ticks(*ends)
+    assert len(ticks) > 1
+    assert all(ends[0] * (1 - 1e-9) <= tick <= ends[1] * (1 + 1e-9) for tick in ticks)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1, [1]), (6, [1, 2, 3, 4, 5, 6])])
+def test_few_layers_have_each_their_number(tmp_path, write_run, depth, expected):
+    folder = write_run(tmp_path / "a", layers=depth)
+    measure(folder, "stream_norm/layers", *values(0, depth))
+    axes = images(figure("activations", [folder]))[0].axes
+    assert axes.get_yticks().tolist() == expected
+
+
+def test_a_scale_says_what_of_other_maps_lies_beyond_it():
+    scale = heat.fitted([np.array([0.7, 1.0])], False, True, [np.array([0.0, math.nan])])
+    assert scale == heat.Scale(0.7, 1.0, under=True)
+    assert heat.fitted([np.array([1.0, 9.0])], True, others=[np.array([1e6])]).over

@@ -188,7 +188,7 @@ def test_warnings_of_a_diverged_run(tmp_path, write_run, rows):
     metrics[-1]["grad_norm"] = None
     gone = write_run(tmp_path / "l", "linear", metrics=metrics, planned=100, summary=False)
     text = " ".join(Reader(report([write_run(tmp_path / "b"), gone], tmp_path / "r.html")).text)
-    assert "It diverged: loss or gradient norm are not finite at update 30 of 100" in text
+    assert "It diverged: loss or gradient norm are not finite at update 29 of 100" in text
     assert "still going on" not in text
 
 

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     page = write_report(folders, out / "report.html", title=recipe.name)
     display.console.print()
     print_table(display.console, result)
-    verdict, details = headline(result, recipe.train.steps)
+    verdict, details = headline(result)
     display.console.print("\n" + " ".join([verdict, *details]), highlight=False, markup=False)
     display.console.print(f"Report: {page}", highlight=False, markup=False)
     return 0

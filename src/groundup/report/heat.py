@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ Numbers = NDArray[np.float64]
 _COLUMNS = 400
 _HOVERED = 100  # columns of α whose values are shown under the pointer
 _ROWS = 240
+_ALL_ROWS = 6  # layers: with more, not every one has room for its number
 _DECADES = 4  # of a logarithmic scale: what lies deeper below its top has one shade
 _LEAST = 0.05  # of the positive values may lie below a logarithmic scale
 _FAR = 10  # times the 99th percentile: a top that would leave one shade for the rest
@@ -48,14 +49,24 @@ class Scale:
         return (LogNorm if self.log else Normalize)(self.low, self.high, clip=True)
 
 
-def fitted(maps: Iterable[Numbers], log: bool, unit: bool = False) -> Scale:
-    """One scale for all `maps`.
+def fitted(
+    maps: Iterable[Numbers], log: bool, unit: bool = False, others: Iterable[Numbers] = ()
+) -> Scale:
+    """One scale for all `maps`, which may leave out values of `others`.
 
     Args:
         maps: values, `nan` where there are none; one of them at least is finite.
         log: logarithmic, over four decades at most.
         unit: for what is at most 1, a share or a cosine: from a round value to 1.
+        others: further maps that are drawn in this scale.
     """
+    scale = _fitted(maps, log, unit)
+    rest = np.concatenate([np.empty(0), *(m[np.isfinite(m)] for m in others)])
+    over, under = bool((rest > scale.high).any()), bool((rest < scale.low).any())
+    return replace(scale, over=scale.over or over, under=scale.under or under)
+
+
+def _fitted(maps: Iterable[Numbers], log: bool, unit: bool) -> Scale:
     values = np.concatenate([m[np.isfinite(m)] for m in maps])
     if unit:
         return Scale(min(0.9, _down(float(values.min()))), 1.0)
@@ -148,6 +159,10 @@ def _image(axes: Axes, values: Numbers, last: float, cmap: Any, norm: Any) -> An
         norm=norm,
     )
     axes.grid(False)
+    if depth <= _ALL_ROWS:
+        axes.set_yticks(range(1, depth + 1))
+        axes.tick_params(axis="y", labelsize=8 if depth > 4 else None)
+        return image
     step = max(1, round(depth / 4))
     # Not so near to 1 that the two would touch.
     first = step if step - 1 > 0.6 * step else 2 * step

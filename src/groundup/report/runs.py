@@ -202,8 +202,13 @@ def _state(run: Run) -> list[str]:
     notes = []
     if not run.summary and run.diverged:
         notes.append(
-            f"It diverged: loss or gradient norm are not finite at update {run.updates} of "
+            f"It diverged: loss or gradient norm are not finite at update {run.steps[-1]} of "
             f"{run.planned}, where it was stopped."
+        )
+    elif not run.summary and (stop := next((e for e in run.events if _stops(e)), None)):
+        notes.append(
+            f"A spike at update {stop['step']} of {run.planned} stopped it: as many as "
+            "spikes.limit allows had been acted upon."
         )
     elif not run.summary:
         notes.append(
@@ -219,6 +224,10 @@ def _state(run: Run) -> list[str]:
     if skipped:
         notes.append(f"{_times(skipped, 'update')} had no finite loss.")
     return notes
+
+
+def _stops(event: dict[str, Any]) -> bool:
+    return event.get("kind") == "spike" and event.get("action") == "stop"
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -209,14 +209,20 @@ def log_axis(axes: Axes) -> None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each decade from `low` to `high`, or decades only where there are many; the
-    ends themselves if none of these lies between them."""
+    """1, 2 and 5 of each decade from `low` to `high`, or decades only where there are many; other
+    round numbers where fewer than three of these lie between them."""
+    from matplotlib.ticker import MaxNLocator
+
     first, past = math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
     subs = (1, 2, 5) if high / low < 300 else (1,)
     step = max(1, (past - first) // 8)
     ticks = [sub * 10.0**power for power in range(first, past, step) for sub in subs]
     inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
-    return inside if len(inside) > 1 else [low, high]
+    if len(inside) > 2 or (len(inside) == 2 and subs == (1,)):
+        return inside
+    rounds = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if tick > 0]
+    rounds = [tick for tick in rounds if low <= tick <= high]
+    return rounds if len(rounds) > max(1, len(inside)) else inside or [low, high]
 
 
 def mark(axes: Axes, moments: Sequence[tuple[float, str, str]]) -> None:

@@ -1,16 +1,19 @@
-"""The numbers of a comparison: variants side by side, paired with the baseline by seed."""
+"""The numbers of a comparison: variants side by side, each paired with its baseline by seed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from groundup._check import unknown
 from groundup.measure.spikes import run_spike_score
+from groundup.report import heldout
+from groundup.report.pivot import Pivot, crossed
 from groundup.report.runs import Run
+from groundup.report.settings import flat
 
 __all__ = [
     "Comparison",
@@ -26,6 +29,9 @@ __all__ = [
 
 # What a baseline is called where nobody says which variant it is.
 USUAL_BASELINES = ("baseline", "none")
+
+# In what a run and its counterpart may differ: what is asked about, names, and what only observes.
+_FREE = ("residual", "name", "variant", "train.seed", "log", "measure", "spikes")
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,42 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs grouped by variant: the baseline first, then in the order in which they came."""
+    """Runs grouped by variant, in the order in which they came, but a baseline of all first.
+
+    Attributes:
+        variants: all of them.
+        baseline: the one that all others are compared with; None: there is none, or each has its
+            own.
+        counterparts: name of a variant → the one without residual warmup whose recipe is the same
+            otherwise, where each is compared with its own.
+        pivot: the grid that the variants make; None: they make none.
+    """
 
     variants: tuple[Variant, ...]
     baseline: Variant | None
+    counterparts: Mapping[str, Variant] = field(default_factory=dict)
+    pivot: Pivot | None = None
 
     @property
     def others(self) -> tuple[Variant, ...]:
-        """Every variant but the baseline."""
+        """Every variant but the baseline of all."""
         return tuple(v for v in self.variants if v is not self.baseline)
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """All runs, in the order of the variants."""
         return tuple(run for variant in self.variants for run in variant.runs)
+
+    def counterpart(self, variant: Variant) -> Variant | None:
+        """The baseline of a variant; None for a baseline, and where there is none."""
+        if self.baseline is None:
+            return self.counterparts.get(variant.name)
+        return None if variant.name == self.baseline.name else self.baseline
+
+    def pairs(self, variant: Variant) -> list[tuple[Run, Run]]:
+        """(run, baseline's run) of every seed that a variant and its baseline have, where both
+        were evaluated on the same text."""
+        return pairs(variant, self.counterpart(variant))
 
 
 @dataclass(frozen=True)
@@ -71,12 +99,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Gap:
-    """Evaluation loss of a run and of the baseline's of the same seed, after `step` updates."""
+    """Evaluation loss of a run and of the baseline's of the same seed, after `step` updates;
+    `planned` and `baseline_planned` say how many they are to make, `ended` whether both did."""
 
     seed: int | None
     step: int
     loss: float
     baseline_loss: float
+    planned: int
+    baseline_planned: int
+    ended: bool
 
     @property
     def value(self) -> float:
@@ -99,6 +131,8 @@ class Row:
 
     Attributes:
         variant: its name; `schedule` its residual schedule, None if it has none.
+        baseline: the variant that it is compared with, None if there is none; `apart`: they were
+            evaluated on different text, so that there is no gap.
         seeds: the seeds of its runs, and how many of these `finished`, or `diverged`.
         updates: completed updates of each run.
         eval_loss: last evaluation loss of each run, in nats per token, over seeds.
@@ -112,6 +146,8 @@ class Row:
 
     variant: str
     schedule: str | None
+    baseline: str | None
+    apart: bool
     seeds: tuple[int | None, ...]
     finished: int
     diverged: int
@@ -129,10 +165,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table: one row per variant, and the name of the baseline (None: there is none)."""
+    """The table: one row per variant, and the name of the baseline of all (None: there is none, or
+    each row has its own)."""
 
     baseline: str | None
     rows: tuple[Row, ...]
+
+    @property
+    def baselines(self) -> frozenset[str]:
+        """The variants that others are compared with."""
+        return frozenset(row.baseline for row in self.rows if row.baseline is not None)
 
     def row(self, variant: str) -> Row:
         """The row of a variant."""
@@ -143,10 +185,17 @@ class Comparison:
 
 
 def study(runs: Sequence[Run], baseline: str | None = None) -> Study:
-    """Groups runs by variant.
+    """Groups runs by variant, and says what each variant is compared with.
 
-    Without a `baseline` it is the variant called "baseline" or "none", else the first one without
-    residual warmup, else the first of several; a single variant has none.
+    All are compared with `baseline`, or else with the variant called "baseline" or "none", or else
+    with the first one without residual warmup, or else the first of several; a single variant has
+    none. But where variants make a grid, or several of them are the counterparts of others, each
+    has its own: the variant without residual warmup whose recipe is the same in all but the
+    residual schedule, names, the seed and what only observes. In a grid any other one would be
+    arbitrary, unless it is called a baseline.
+
+    Raises:
+        ValueError: if there is no run, or no variant called `baseline`.
     """
     if not runs:
         raise ValueError("there are no runs to compare")
@@ -154,9 +203,16 @@ def study(runs: Sequence[Run], baseline: str | None = None) -> Study:
     for run in runs:
         groups.setdefault(run.variant, []).append(run)
     variants = [Variant(name, tuple(sorted(group, key=_by_seed))) for name, group in groups.items()]
+    pivot = crossed([variant.runs for variant in variants])
+    if baseline is None:
+        own = _counterparts(variants)
+        several = len({variant.name for variant in own.values()}) > 1
+        usual = any(variant.name in USUAL_BASELINES for variant in variants)
+        if (several or not usual) if pivot else (several and not usual):
+            return Study(tuple(variants), None, own, pivot)
     chosen = _choose(variants, baseline)
     variants.sort(key=lambda variant: variant is not chosen)
-    return Study(tuple(variants), chosen)
+    return Study(tuple(variants), chosen, pivot=pivot)
 
 
 def comparison(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
@@ -170,16 +226,18 @@ def comparison(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
 
 def compare(group: Study) -> Comparison:
     """The same for runs that are grouped already."""
-    rows = tuple(_row(variant, group.baseline) for variant in group.variants)
+    rows = tuple(_row(variant, group) for variant in group.variants)
     return Comparison(group.baseline.name if group.baseline else None, rows)
 
 
 def pairs(variant: Variant, baseline: Variant | None) -> list[tuple[Run, Run]]:
-    """(run, baseline's run) of every seed that both have."""
+    """(run, baseline's run) of every seed that both have, where both were evaluated on the same
+    text."""
     if baseline is None or variant is baseline:
         return []
     other = {run.seed: run for run in baseline.runs}
-    return [(run, other[run.seed]) for run in variant.runs if run.seed in other]
+    both = [(run, other[run.seed]) for run in variant.runs if run.seed in other]
+    return [pair for pair in both if heldout.alike(pair)]
 
 
 def eval_gap(run: Run, base: Run) -> Gap | None:
@@ -189,7 +247,8 @@ def eval_gap(run: Run, base: Run) -> Gap | None:
     if not common:
         return None
     step = max(common)
-    return Gap(run.seed, step, ours[step], theirs[step])
+    ended = run.finished and base.finished
+    return Gap(run.seed, step, ours[step], theirs[step], run.planned, base.planned, ended)
 
 
 def evaluations(run: Run) -> dict[int, float]:
@@ -210,14 +269,17 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(mean, math.sqrt(square), len(known))
 
 
-def _row(variant: Variant, baseline: Variant | None) -> Row:
+def _row(variant: Variant, group: Study) -> Row:
     runs = variant.runs
+    base = group.counterpart(variant)
     finals = [final for final in (run.final_eval for run in runs) if final]
-    gaps = tuple(g for g in (eval_gap(*pair) for pair in pairs(variant, baseline)) if g)
+    gaps = tuple(g for g in (eval_gap(*pair) for pair in group.pairs(variant)) if g)
     loss = spread(value for _, value in finals)
     return Row(
         variant=variant.name,
         schedule=variant.schedule,
+        baseline=base.name if base else None,
+        apart=base is not None and not heldout.alike([runs[0], base.runs[0]]),
         seeds=tuple(run.seed for run in runs),
         finished=sum(run.finished for run in runs),
         diverged=sum(run.diverged for run in runs),
@@ -289,6 +351,26 @@ def _choose(variants: Sequence[Variant], name: str | None) -> Variant | None:
         if usual in names:
             return variants[names.index(usual)]
     return next((v for v in variants if v.schedule is None), variants[0])
+
+
+def _counterparts(variants: Sequence[Variant]) -> dict[str, Variant]:
+    """For each variant with residual warmup the one without that is the same otherwise."""
+    plain: dict[str, Variant] = {}
+    for variant in variants:
+        if variant.schedule is None and (key := _apart_from_warmup(variant)):
+            plain.setdefault(key, variant)
+    warmed = (variant for variant in variants if variant.schedule is not None)
+    return {v.name: plain[key] for v in warmed if (key := _apart_from_warmup(v)) in plain}
+
+
+def _apart_from_warmup(variant: Variant) -> str:
+    """A variant's settings that its counterpart shares; "" if no recipe says them."""
+    settings = sorted(
+        (key, repr(value))
+        for key, value in flat(variant.runs[0].recipe)
+        if not any(key == free or key.startswith(f"{free}.") for free in _FREE)
+    )
+    return repr(settings) if settings else ""
 
 
 def _by_seed(run: Run) -> tuple[bool, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from groundup.report.runs import Run
 from groundup.report.table import Comparison, Gap, Row, Spikes, Spread
@@ -17,6 +17,8 @@ __all__ = [
     "headline",
     "listing",
     "number",
+    "paired",
+    "plans",
     "run_name",
     "seconds",
     "spikes",
@@ -25,6 +27,7 @@ __all__ = [
 Headline = tuple[str, list[str]]
 """The one sentence on top, and those that qualify it."""
 
+_TOLD = 6  # gaps told one by one; of more, the lowest and the highest
 _LEVEL = 5e-4  # nats; a smaller gap shows as 0.000
 
 
@@ -86,18 +89,18 @@ def counts(values: Iterable[int]) -> str:
     return listing([count(value) for value in sorted(values)])
 
 
-def headline(result: Comparison, planned: int) -> Headline:
-    """What the comparison says, in plain words; `planned` is the length of a whole run."""
+def headline(result: Comparison) -> Headline:
+    """What the comparison says, in plain words."""
+    if result.baseline is None:
+        return paired(result, {}) or (_alone(result.rows[0]), [])
     rows = [row for row in result.rows if row.variant != result.baseline]
     # Those that came furthest first, so that nobody leads by being compared earlier.
     ranked = sorted((row for row in rows if row.gap), key=lambda row: (-_reached(row), _mean(row)))
-    if result.baseline is None:
-        return _alone(result.rows[0]), []
     base = result.row(result.baseline)
     if not ranked:
         return _unpaired(rows, base), []
     first, *rest = ranked
-    details = _evidence(first)
+    details = [*_lengths(ranked), *_evidence(first)]
     if rest:
         rivals = sum(_reached(row) == _reached(first) for row in ranked)
         if rivals > 1:
@@ -106,21 +109,98 @@ def headline(result: Comparison, planned: int) -> Headline:
         others = listing([f"“{row.variant}” {_difference(row)}{_when(row, first)}" for row in rest])
         details.append(f"The others against the baseline: {others}.")
     details += [_unpaired([row], base) for row in rows if row.gap is None]
-    return _outcome(first, base, planned), details
+    return _outcome(first, base), details
 
 
-def _outcome(row: Row, base: Row, planned: int) -> str:
+def paired(result: Comparison, places: Mapping[str, str]) -> Headline | None:
+    """What variants say that are each compared with their own baseline; None if none has a gap.
+
+    `places` says where each stands, in words; without it, its name does.
+    """
+    compared = [row for row in result.rows if row.baseline is not None]
+    broken = [_broken(row, result.row(str(row.baseline))) for row in compared]
+    rows = [row for row, why in zip(compared, broken, strict=True) if row.gap and not why]
+    more = [*filter(None, broken), *_lengths(rows)]
+    waiting = sum(row.gap is None and not why for row, why in zip(compared, broken, strict=True))
+    if waiting:
+        more.append(f"{count(waiting)} more have no gap to their baselines yet.")
+    if not rows:
+        return (f"There is no gap to state: {more[0]}", more[1:]) if any(broken) else None
+    if len(rows) == 1:
+        (row,) = rows
+        return _outcome(row, result.row(str(row.baseline))), [*_evidence(row), *more]
+    told = [f"{_signed(row)} ({places.get(row.variant, row.variant)})" for row in rows]
+    if len(told) > _TOLD:
+        low, high = (pick(range(len(rows)), key=lambda i: _mean(rows[i])) for pick in (min, max))
+        told = [f"from {told[low]} to {told[high]}"]
+    schedules = {row.schedule for row in rows}
+    named = f" ({schedules.pop()})" if len(schedules) == 1 else ""
+    verb = "ends" if all(gap.ended for row in rows for gap in row.gaps) else "is so far"
+    lower = sum(_mean(row) <= -_LEVEL for row in rows)
+    seeds = sorted({len(row.gaps) for row in rows})
+    over = "one seed" if seeds == [1] else f"mean of {counts(seeds)} seeds"
+    points = "points of the grid" if places else "variants"
+    gaps = [gap.value for row in rows for gap in row.gaps]
+    if seeds != [1]:
+        below = sum(gap < 0 for gap in gaps)
+        few = " Two seeds say little about the spread." if seeds[-1] == 2 else ""
+        told_seeds = f"Paired by seed, it is lower in {below} of {len(gaps)} pairs of runs.{few}"
+        more.insert(0, told_seeds)
+    main = (
+        f"Residual warmup{named} {verb} lower than without it at {lower or 'none'} of {len(rows)} "
+        f"{points}: {', '.join(told)} nats per token, {over}."
+    )
+    return main, more
+
+
+def _broken(row: Row, base: Row) -> str:
+    """That a variant or its baseline diverged, so that there is no gap at the end; else ""."""
+    who = [f"“{one.variant}”" for one in (row, base) if one.diverged]
+    return f"{listing(who)} diverged." if who else ""
+
+
+def plans(planned: int, baseline_planned: int) -> str:
+    """How far a run and its baseline were meant to go, where that differs; else ""."""
+    if planned == baseline_planned:
+        return ""
+    return (
+        f"its run is planned for {count(planned)} updates, the baseline’s for "
+        f"{count(baseline_planned)}, so their rates differ"
+    )
+
+
+def _lengths(rows: Sequence[Row]) -> list[str]:
+    """What `plans` says of each row, where it says something."""
+    found = [
+        (row, said)
+        for row in rows
+        for said in dict.fromkeys(plans(gap.planned, gap.baseline_planned) for gap in row.gaps)
+        if said
+    ]
+    return [f"“{row.variant}”: {said}." for row, said in found]
+
+
+def _outcome(row: Row, base: Row) -> str:
     """“With residual warmup (linear) the evaluation loss ends 0.045 lower (…) after …”."""
     assert row.gap is not None
     steps = {gap.step for gap in row.gaps}
-    ended = min(steps) >= planned and row.finished and base.finished
-    verb = "ends" if ended else "is so far"
+    planned = max(gap.planned for gap in row.gaps)
+    whole = all(gap.ended for gap in row.gaps)
+    at_end = min(steps) >= max(planned, *(gap.baseline_planned for gap in row.gaps))
+    verb = ("ends" if at_end else "is") if whole else "is so far"
+    after = f"after {counts(steps)}"
+    if not whole and max(steps) < planned:
+        after += f" of {count(planned)}"
     ours, theirs = (_perplexity(row.gaps, which) for which in ("loss", "baseline_loss"))
     seeds = "one seed" if row.gap.n == 1 else f"mean of {row.gap.n} seeds"
     return (
         f"With {_named(row, base)} the evaluation loss {verb} {_difference(row)} "
-        f"(perplexity {ours} against {theirs}) {_after(steps, planned)}, {seeds}."
+        f"(perplexity {ours} against {theirs}) {after} updates, {seeds}."
     )
+
+
+def _signed(row: Row) -> str:
+    return number(_mean(row), 3, sign=True)
 
 
 def _difference(row: Row) -> str:
@@ -147,11 +227,6 @@ def _when(row: Row, first: Row) -> str:
     if _reached(row) == _reached(first):
         return ""
     return f" (after {counts({gap.step for gap in row.gaps})} updates)"
-
-
-def _after(steps: set[int], planned: int) -> str:
-    short = f" of {count(planned)}" if max(steps) < planned else ""
-    return f"after {counts(steps)}{short} updates"
 
 
 def _evidence(row: Row) -> list[str]:
@@ -204,6 +279,11 @@ def _alone(row: Row) -> str:
 
 def _unpaired(rows: Sequence[Row], base: Row) -> str:
     names = listing([f"“{row.variant}”" for row in rows])
+    if any(row.apart for row in rows):
+        return (
+            f"There is no gap to state: {names} and the baseline “{base.variant}” were evaluated "
+            "on different text, and their losses cannot be compared."
+        )
     if any(set(row.seeds) & set(base.seeds) for row in rows):
         why = "were never evaluated after the same number of updates"
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from groundup.report import curves, hover, style
+from groundup.report import curves, heldout, hover, style
 from groundup.report.curves import Curve
 from groundup.report.measured import Measured
 from groundup.report.runs import Run
@@ -47,6 +47,18 @@ def best(group: Study, limit: int, has: Callable[[Variant], bool]) -> tuple[Stud
     lowest = f"the {len(chosen) - (baseline is not None)} of lowest held-out loss"
     shown = f"the baseline and {lowest}" if baseline else lowest
     return kept, f"Drawn: {shown}; {left_out} of {len(having)} variants are left out."
+
+
+def unpaired(group: Study) -> str:
+    """Why no run of a study has a gap to a baseline."""
+    if apart := heldout.note(group.runs):
+        return f"no run has a baseline to be compared with: {apart[0].lower()}{apart[1:-1]}"
+    if group.baseline is None and not group.counterparts:
+        return (
+            "no run has a baseline: one without residual warmup and with the same settings "
+            "otherwise. --baseline NAME compares all with one variant"
+        )
+    return "no run has a baseline of the same seed to be compared with"
 
 
 def single(what: str) -> tuple[Figure, Axes]:

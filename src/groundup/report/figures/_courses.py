@@ -180,7 +180,12 @@ def _stem(run: Run, key: str) -> str:
     if not isinstance(name, str):
         return ""
     value = run.setting(*key.split("."))
-    piece = re.escape(re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}"))
+    said = [str(value)]
+    if isinstance(value, float):
+        # The name has the value as it was given, the recipe as the field's type: 10 is 10.0 there.
+        said += [f"{value:g}", f"{value:.0f}"] if value.is_integer() else [f"{value:g}"]
+    pieces = (re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{text}") for text in said)
+    piece = f"(?:{'|'.join(re.escape(piece) for piece in pieces)})"
     return re.sub(rf"(^|\.){piece}(?=\.|$)", "", name, count=1).removeprefix(".")
 
 

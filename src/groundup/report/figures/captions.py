@@ -36,16 +36,22 @@ Caption = Callable[[Study], str]
 
 def loss(group: Study) -> str:
     """The loss curves."""
-    raw = " over the recorded values (faint)" if len(group.runs) <= curves.RAW_RUNS else ""
+    shown = curves.window(group.runs) > 1 and len(group.runs) <= curves.RAW_RUNS
+    raw = " over the recorded values (faint)" if shown else ""
     look = (
         "where the lines end up relative to each other"
         if len(group.variants) > 1
         else "whether it still falls at the end"
     )
     return (
-        f"Look at {look}: training loss averaged over {curves.window(group.runs)} updates{raw}, "
+        f"Look at {look}: training loss{_averaged(group)}{raw}, "
         f"markers are the evaluation loss{_seeds(group)}; the steep beginning leaves the scale."
     )
+
+
+def _averaged(group: Study) -> str:
+    width = curves.window(group.runs)
+    return f" averaged over {width} updates" if width > 1 else ""
 
 
 def gap(group: Study) -> str:
@@ -54,9 +60,10 @@ def gap(group: Study) -> str:
         group.baseline and group.baseline.schedule
     )
     expected = "; residual warmup is expected to start above zero and to end below" if warm else ""
+    than = "the baseline" if group.baseline else "the same settings without residual warmup"
     return (
-        f"Below zero is better than the baseline, on the same batches: lines are the training "
-        f"loss averaged over {curves.window(group.runs)} updates, markers the evaluation loss"
+        f"Below zero is better than {than}, on the same batches: lines are the training "
+        f"loss{_averaged(group)}, markers the evaluation loss"
         f"{_seeds(group)}{expected}."
     )
 

@@ -22,6 +22,7 @@ _PANELS = 3
 _LOG_FROM = 8  # times the least value
 _LABEL = 0.05  # of the axis, at least, from one label to the next
 _LEAST_TOP = 0.1  # percent: no spike at all is not drawn as a range around 0
+_UNNAMED = "came to an end"  # the only line, beside crosses
 _DEPTH, _WARMUP = "model.layers", "rate.warmup"
 
 Outcome = Callable[[Run], float | None]
@@ -166,7 +167,8 @@ def _lines(
             markeredgecolor=style.PAPER,
             markeredgewidth=0.6,
         )
-        handles[course.name] = hover.line(drawn, course.name)
+        name = course.name or _UNNAMED
+        handles[name] = hover.line(drawn, name)
     if crosses:
         handles["diverged"] = _crosses(axes, crosses)
     return handles

@@ -22,6 +22,7 @@ from groundup.report.figures._base import (
     over_seeds,
     seeds_of,
 )
+from groundup.report.figures._scale import FITTED, fit, sound
 from groundup.report.measured import Measured
 from groundup.report.runs import Run
 from groundup.report.table import Study, Variant
@@ -79,7 +80,13 @@ class Maps:
             for j, column in enumerate(columns)
             if (seeds := seeds_of(variant, column.read))
         }
-        scale = heat.fitted([m.values for m in cells.values()], self.log, self.unit)
+        kept = sound(part)
+        ours: list[Any] = []
+        others: list[Any] = []
+        for (i, _), found in cells.items():
+            (ours if part.variants[i].name in kept else others).append(found.values)
+        scale = heat.fitted(ours, self.log, self.unit, others)
+        remark = " ".join([remark] * bool(remark) + [FITTED] * bool(others))
         last = length(part.runs, list(cells.values()))
         rows = len(part.variants)
         heights = [2.5 if rows == 1 else 1.25] * rows + [1.9] * (self.below is not None)
@@ -113,7 +120,7 @@ def profile(read: Read, title: str, log: bool = False, zero: bool = False) -> Be
 
     def draw(axes: Axes, group: Study, part: Study) -> tuple[list[Any], list[str]]:
         there = [variant for variant in part.variants if seeds_of(variant, read)]
-        looks, handles = looks_of(group, part), []
+        looks, lines = looks_of(group, part), {}
         style.titled(axes, title)
         for variant in there:
             seeds = seeds_of(variant, read)
@@ -124,20 +131,27 @@ def profile(read: Read, title: str, log: bool = False, zero: bool = False) -> Be
             x, y = _layers(over_seeds(seeds))
             how = marked(look, len(x))
             (drawn,) = axes.plot(x, y, color=look.colour, linestyle=look.dash, **how)
-            handles.append(hover.line(drawn, variant.name))
+            lines[variant.name] = hover.line(drawn, variant.name)
+        if log:
+            axes.set_yscale("log")
+        kept = sound(part)
+        fit(axes, lines, kept)
         if zero:
             axes.axhline(0, color=style.MUTED, linewidth=0.7)
-            _fit_to_deep_layers(axes, [np.asarray(line.get_ydata()) for line in handles])
+            ours = [np.asarray(line.get_ydata()) for name, line in lines.items() if name in kept]
+            _fit_to_deep_layers(axes, ours)
         if log:
             style.log_axis(axes)
         _layers_axis(axes)
-        return handles, [variant.name for variant in there]
+        return list(lines.values()), list(lines)
 
     return Below(draw)
 
 
 def _fit_to_deep_layers(axes: Axes, lines: Sequence[Any]) -> None:
     """Where the first layer is worth many times any other, let it leave the scale, and say so."""
+    if not lines:
+        return
     first = np.nanmax([line[0] for line in lines])
     others = np.concatenate([line[1:] for line in lines])
     others = others[np.isfinite(others)]
@@ -164,7 +178,7 @@ def largest(read: Read, title: str) -> Below:
 
     def draw(axes: Axes, group: Study, part: Study) -> tuple[list[Any], list[str]]:
         there = [variant for variant in part.variants if seeds_of(variant, read)]
-        looks, handles, ends = looks_of(group, part), [], []
+        looks, lines, ends = looks_of(group, part), {}, []
         style.titled(axes, title)
         for variant in there:
             found = over_seeds([_over_layers(m) for m in seeds_of(variant, read)])
@@ -174,9 +188,10 @@ def largest(read: Read, title: str) -> Below:
             (drawn,) = axes.plot(
                 found.steps, found.values, color=look.colour, linestyle=look.dash, **how
             )
-            handles.append(hover.line(drawn, variant.name))
+            lines[variant.name] = hover.line(drawn, variant.name)
+        fit(axes, lines, sound(part))
         style.updates_axis(axes, length(group.runs, ends))
-        return handles, [variant.name for variant in there]
+        return list(lines.values()), list(lines)
 
     return Below(draw)
 

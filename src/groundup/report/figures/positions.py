@@ -10,7 +10,7 @@ from groundup.report import hover, style
 from groundup.report.curves import Curve
 from groundup.report.figures._base import LINES, NothingToShow, best, looks_of, marked
 from groundup.report.runs import Run
-from groundup.report.table import Study, Variant, pairs
+from groundup.report.table import Study, Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ def draw_positions(group: Study) -> Figure:
     if not part.variants:
         raise NothingToShow("no run measured its loss by position ([measure] what: positions)")
     looks = looks_of(group, part)
-    gaps = {v.name: found for v in part.others if (found := _gaps(v, part.baseline))}
+    gaps = {v.name: found for v in part.others if (found := _gaps(v, group))}
     with style.styled():
         fig = style.new_figure(4.4 if gaps else 3.2)
         grid = fig.subplots(2 if gaps else 1, 1, sharex=True, squeeze=False)[:, 0]
@@ -58,10 +58,10 @@ def by_position(run: Run) -> Curve | None:
     return np.sqrt((edges[:-1] + 1) * edges[1:]), values
 
 
-def _gaps(variant: Variant, baseline: Variant | None) -> list[Curve]:
+def _gaps(variant: Variant, group: Study) -> list[Curve]:
     """Loss minus that of the baseline's run of the same seed, where their bins are the same."""
     found = []
-    for run, base in pairs(variant, baseline):
+    for run, base in group.pairs(variant):
         ours, theirs = by_position(run), by_position(base)
         if ours and theirs and np.array_equal(ours[0], theirs[0]):
             found.append((ours[0], ours[1] - theirs[1]))

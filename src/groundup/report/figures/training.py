@@ -17,9 +17,10 @@ from groundup.report.figures._base import (
     looks_of,
     mean_line,
     single,
+    unpaired,
 )
 from groundup.report.runs import Run
-from groundup.report.table import Study, Variant, evaluations, pairs
+from groundup.report.table import Study, Variant, evaluations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,10 +53,10 @@ def draw_loss(group: Study) -> Figure:
 
 def draw_gap(group: Study) -> Figure:
     """Training and evaluation loss minus the baseline's, paired by seed."""
-    part, remark = best(group, LINES, lambda v: v is group.baseline or bool(_pairs(v, group)))
-    paired = [(v, _pairs(v, group)) for v in part.others]
+    part, remark = best(group, LINES, lambda v: v is group.baseline or bool(group.pairs(v)))
+    paired = [(v, group.pairs(v)) for v in part.others]
     if not paired:
-        raise NothingToShow("no run has a baseline of the same seed to be compared with")
+        raise NothingToShow(unpaired(group))
     window, looks = curves.window(group.runs), looks_of(group, part)
     last = curves.last(part.runs)
     with style.styled():
@@ -131,10 +132,6 @@ def draw_grad_norm(group: Study) -> Figure:
 
 def _recorded(variant: Variant, name: str) -> bool:
     return any((run.series[name] > 0).any() for run in variant.runs)
-
-
-def _pairs(variant: Variant, group: Study) -> list[tuple[Run, Run]]:
-    return pairs(variant, group.baseline)
 
 
 def _together(variants: Sequence[Variant]) -> str:

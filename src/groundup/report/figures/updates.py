@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from groundup.report.figures._base import (
     over_seeds,
     seeds_of,
 )
+from groundup.report.figures._scale import FITTED, fit, sound
 from groundup.report.measured import Measured
 from groundup.report.runs import Run
 from groundup.report.table import Study
@@ -66,13 +68,15 @@ class Panels:
         there = [p for p in self.panels if any(seeds_of(v, p.read) for v in part.variants)]
         if not there:
             raise NothingToShow(self.missing)
-        looks, handles = looks_of(group, part), {}
+        looks = looks_of(group, part)
+        handles: dict[str, Any] = {}
         with style.styled():
             fig = style.new_figure(3.2 if len(there) == 1 else 0.6 + 1.55 * len(there))
             grid = fig.subplots(len(there), 1, sharex=True, squeeze=False)[:, 0]
-            ends = []
+            ends, fitted = [], False
             for axes, panel in zip(grid, there, strict=True):
                 style.titled(axes, panel.title + (", log scale" if panel.log else ""))
+                drawn = {}
                 for variant in part.variants:
                     seeds = seeds_of(variant, panel.read)
                     if not seeds:
@@ -81,9 +85,12 @@ class Panels:
                     ends.append(mean)
                     lines = [(m.steps.astype(np.float64), m.values) for m in seeds]
                     look = looks[variant.name]
-                    handles[variant.name] = mean_line(
+                    drawn[variant.name] = mean_line(
                         axes, lines, look, variant.name, **marked(look, len(mean.steps))
                     )
+                handles |= drawn
+                axes.set_yscale("log" if panel.log else "linear")
+                fitted = fit(axes, drawn, sound(part)) or fitted
                 if panel.log:
                     style.log_axis(axes)
                 else:
@@ -91,8 +98,22 @@ class Panels:
                     axes.locator_params(axis="y", nbins=5)
             style.updates_axis(grid[-1], length(part.runs, ends))
             style.legend(fig, list(handles.values()), list(handles))
-            style.remark(fig, remark)
+            said = [remark, FITTED if fitted else "", *map(partial(_left_out, part), self.panels)]
+            style.remark(fig, " ".join(text for text in said if text))
         return fig
+
+
+def _left_out(part: Study, panel: Panel) -> str:
+    """What a logarithmic axis cannot show, in a sentence."""
+    found = [run.measured[panel.name].values for run in part.runs if panel.name in run.measured]
+    values = np.concatenate([np.empty(0), *(v[np.isfinite(v)] for v in found if v.ndim == 1)])
+    below = int((values <= 0).sum())
+    if not panel.log or not below:
+        return ""
+    return (
+        f"Not on the logarithmic axis of “{panel.title}”: {below} of {len(values)} measurements, "
+        "which are 0 or less."
+    )
 
 
 UPDATES = Panels(

@@ -26,6 +26,9 @@ _NEEDED = {
 }
 
 
+_OFTEN = 100
+
+
 def summary(group: Study) -> list[Section]:
     """Whether residual warmup helped, when and in which layers, and whether training was sound.
 
@@ -50,7 +53,9 @@ def _missing(group: Study) -> list[str]:
     if not absent or not group.runs:
         return []
     words = ", ".join(f'"{word}"' for word in absent)
-    return [f"[measure] what = [{words}] in the recipe shows {listing(list(absent.values()))}."]
+    unmeasured = all(run.setting("measure", "every") == 0 for run in group.runs)
+    setting = f"every = {_OFTEN}" if unmeasured else f"what = [{words}]"
+    return [f"[measure] {setting} in the recipe shows {listing(list(absent.values()))}."]
 
 
 def _has(group: Study, name: str) -> bool:

@@ -13,16 +13,15 @@ from groundup.report.health.reading import awake, finite_median, last_layers
 from groundup.report.health.telling import layer_list, quoted, shown, significant
 from groundup.report.runs import Run
 from groundup.report.table import Study, Variant
-from groundup.report.words import count, listing, number
+from groundup.report.words import count, counts, listing, number
 
 __all__ = ["sentences"]
 
 Numbers = NDArray[np.float64]
 
 LITTLE = 0.01
-"""Nats per token: a perplexity 1% higher without the layer."""
-LITTLE_SHARE = 0.05
-"""Of the mean over layers. A layer hardly used is below both: many equal layers are all used."""
+"""Nats per token: a perplexity 1% higher without the layer, and twice what a probe of 512 tokens
+cannot tell from 0 (docs/measurements.md). The same for all variants, so that counts compare."""
 
 SETTLED = 0.9
 """Cosine with the final output from which a layer counts as settled: an angle of 26 degrees."""
@@ -39,6 +38,7 @@ MANY_LAYERS = 4
 """With fewer, the growth of the stream over half of them says nothing."""
 LEAST_SKETCHES = 5
 
+_SAME = "keeps its size"
 _THIRDS = ("early", "middle", "late")
 
 
@@ -70,13 +70,8 @@ def thirds(layers: int) -> list[slice]:
 
 
 def idle(values: Numbers) -> list[int]:
-    """Layers (from 1) without which the loss rises by next to nothing."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return []
-    bound = min(LITTLE, LITTLE_SHARE * max(float(known.mean()), 0.0))
-    low = max(bound, 0.0)
-    return [i + 1 for i, value in enumerate(values) if math.isfinite(value) and value <= low]
+    """Layers (from 1) without which the loss rises by less than `LITTLE`."""
+    return [i + 1 for i, value in enumerate(values) if value < LITTLE]
 
 
 def _profiles(variants: Sequence[Variant], name: str) -> list[Profile]:
@@ -96,27 +91,30 @@ def _contributions(group: Study, variants: Sequence[Variant]) -> list[str]:
     if not profiles:
         return []
     told = [_use(profile) for profile in profiles]
-    base = next((p for p in profiles if p.variant is group.baseline), None)
+    of = {profile.variant.name: profile for profile in profiles}
     for profile in profiles:
-        if base and profile is not base and len(profile.values) == len(base.values):
+        counterpart = group.counterpart(profile.variant)
+        base = of.get(counterpart.name) if counterpart else None
+        if base and len(profile.values) == len(base.values):
             told.append(_against(profile, base))
-    told[0] = f"What a layer is worth is how much the loss rises when it is skipped. {told[0]}"
+    told[0] = (
+        "What a layer is worth is how much the loss rises when it is skipped; below "
+        f"{LITTLE} nats per token it is hardly used. {told[0]}"
+    )
     return told
 
 
 def _use(profile: Profile) -> str:
     values = profile.values
-    unused = idle(values)
     known = np.flatnonzero(np.isfinite(values))
     top = int(known[np.argmax(values[known])])
-    text = (
-        f"{quoted(profile.variant)}: {_used(profile)} of {len(known)} layers are used, "
-        f"layer {top + 1} most ({number(values[top])} nats per token)"
-    )
-    if unused:
-        largest = max(values[layer - 1] for layer in unused)
-        text += f"; {layer_list(unused)} hardly ({significant(float(largest), 1)} nats or less)"
-    harmful = [layer for layer in unused if values[layer - 1] < -LITTLE]
+    used = _used(profile)
+    are = "is" if used in ("1", "none") else "are"
+    text = f"{quoted(profile.variant)}: {used} of {len(known)} layers {are} used"
+    if len(idle(values)) < len(known):
+        text += f", layer {top + 1} most ({number(values[top])} nats per token)"
+    text += _hardly(profile)
+    harmful = [layer for layer in _idle_in_all(profile) if values[layer - 1] < -LITTLE]
     if harmful:
         text += f", and without {layer_list(harmful)} the loss is even lower"
     last = max(profile.steps)
@@ -129,8 +127,24 @@ def _used(profile: Profile) -> str:
     """How many layers; of each seed, since a layer that one seed does not use hides in a mean."""
     counts = [int(np.isfinite(row).sum()) - len(idle(row)) for row in profile.rows]
     if len(set(counts)) == 1:
-        return str(counts[0])
+        return str(counts[0] or "none")
     return f"{listing([str(n) for n in sorted(counts)])} (by seed)"
+
+
+def _hardly(profile: Profile) -> str:
+    """Which layers are hardly used, in every seed, and how little they are worth there."""
+    unused = _idle_in_all(profile)
+    if not unused:
+        some = any(idle(row) for row in profile.rows)
+        return "; which are hardly used differs from seed to seed" if some else ""
+    largest = max(float(row[layer - 1]) for row in profile.rows for layer in unused)
+    worth = f"{significant(largest)} nats or less" if largest > 0 else "worth nothing"
+    which = "hardly" if profile.one_seed else "hardly in any seed"
+    return f"; {layer_list(unused)} {which} ({worth})"
+
+
+def _idle_in_all(profile: Profile) -> list[int]:
+    return sorted(set.intersection(*(set(idle(row)) for row in profile.rows)))
 
 
 def _against(profile: Profile, base: Profile) -> str:
@@ -210,15 +224,14 @@ def _growth(variants: Sequence[Variant]) -> list[str]:
         if depth < MANY_LAYERS or not (np.isfinite(values).all() and (values > 0).all()):
             continue
         whole, half = values[-1] / values[0], values[-1] / values[middle - 1]
-        told.append(
-            f"{quoted(profile.variant)} {significant(whole)}-fold from layer 1 to {depth}, "
-            f"{significant(half)}-fold from {middle} on"
-        )
+        told.append(f"{quoted(profile.variant)} {_fold(whole)}")
+        if (_fold(whole), _fold(half)) != (_SAME, _SAME):
+            told[-1] += f" from layer 1 to {depth}, {_fold(half)} from {middle} on"
         if half > depth / middle:
             compounding.append(quoted(profile.variant))
     if not told:
         return []
-    text = f"The residual stream grows: {'; '.join(told)}."
+    text = f"How the residual stream grows with depth (norm): {'; '.join(told)}."
     if compounding:
         text += (
             f" In {listing(compounding)} the second half grows faster than steady addition would "
@@ -228,36 +241,69 @@ def _growth(variants: Sequence[Variant]) -> list[str]:
     return [text]
 
 
+def _fold(ratio: float) -> str:
+    fold = significant(ratio)
+    return _SAME if fold == "1.0" else f"{fold}-fold"
+
+
 def _settling(variants: Sequence[Variant]) -> list[str]:
-    """How near each third is to its final function at half of the run, and when it is there."""
-    halves, moments, sketches = [], [], []
+    """Which layers are near their last outputs at half of the way to them."""
+    each = []
     for variant in variants:
         found = [s for s in (_settled(run) for run in variant.runs) if s is not None]
         if not found or len({len(s.half) for s in found}) > 1:
             continue
-        half = [_finite_mean(_mean([s.half for s in found])[span]) for span in _of(found)]
-        share = [_finite_mean(_mean([s.share for s in found])[span]) for span in _of(found)]
-        cosines = listing([number(cosine, 2) for cosine in half])
-        halves.append(f"{quoted(variant)} {cosines} ({_order(found)})")
-        moments.append(f"{quoted(variant)} {listing([f'{100 * s:.0f}%' for s in share])}")
-        sketches += [s.sketches for s in found]
-    if not halves:
+        each.append((variant, found))
+    if not each:
         return []
-    coarse = f" With {min(sketches)} sketches this is coarse." if min(sketches) < FEW else ""
-    return [
-        "How near the outputs of the layers are to their final ones at half of the run (cosine; "
-        f"early, middle and late third): {'; '.join(halves)}. They stay within {SETTLED} from this "
-        f"share of the run on: {'; '.join(moments)}.{coarse}"
+    everyone = [s for _, found in each for s in found]
+    last = _last_sketch(everyone)
+    one = len({(s.last, s.planned) for s in everyone}) == 1
+    told = [
+        f"{quoted(variant)}: {_order(found)} ({_how_near(found)}"
+        f"{'' if one else f'; last sketch {_last_sketch(found)}'})."
+        for variant, found in each
     ]
+    few = min(s.sketches for s in everyone)
+    coarse = f" With {few} sketches this is coarse." if few < FEW else ""
+    return [
+        f"Which layers settle first, by how near their outputs are to their last sketch"
+        f"{f' ({last})' if one else ''}, halfway to it (cosine; early, middle and late third). "
+        f"{' '.join(told)}{coarse}"
+    ]
+
+
+def _last_sketch(found: Sequence[_Settled]) -> str:
+    planned = {s.planned for s in found if s.last < s.planned}
+    of = f" of {counts(planned)}" if planned else ""
+    return f"at update {counts({s.last for s in found})}{of}"
+
+
+def _how_near(found: Sequence[_Settled]) -> str:
+    """The cosines at half of the way, and from when on they stay near, if before its end."""
+    half, share = (
+        [_finite_mean(_mean(rows)[span]) for span in _of(found)]
+        for rows in ([s.half for s in found], [s.share for s in found])
+    )
+    text = listing([number(cosine, 2) for cosine in half])
+    near = {n: f"{100 * s:.0f}%" for n, s in zip(_THIRDS, share, strict=True)}
+    near = {name: s for name, s in near.items() if s != "100%"}
+    if near:
+        which = f" for the {listing(list(near))}" if len(near) < len(_THIRDS) else ""
+        text += f"; within {SETTLED} from {listing(list(near.values()))} of the way on{which}"
+    return text
 
 
 @dataclass(frozen=True)
 class _Settled:
-    """Of one run: [L] cosines at half of it, [L] shares of it at which each layer settled."""
+    """Of one run: [L] cosines at half of the way to the last sketch, [L] shares of that way at
+    which each layer settled, and the updates completed at that sketch, of how many."""
 
     half: Numbers
     share: Numbers
     sketches: int
+    last: int
+    planned: int
 
 
 def _settled(run: Run) -> _Settled | None:
@@ -275,7 +321,8 @@ def _settled(run: Run) -> _Settled | None:
     near[-1] = True
     staying = np.cumprod(near[::-1], axis=0).sum(axis=0)  # sketches in a row, from the end
     half = cosines[int(np.argmin(np.abs(shares - 0.5)))]
-    return _Settled(half, shares[len(shares) - staying], len(steps))
+    settled = shares[len(shares) - staying]
+    return _Settled(half, settled, len(steps), int(steps[-1]), run.planned)
 
 
 def _of(found: Sequence[_Settled]) -> list[slice]:

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.measure.spikes import SpikeScore, run_spike_score
+from groundup.measure.spikes import SpikeScore, default_window, run_spike_score
 from groundup.report import curves
 from groundup.report.health.reading import finite_median, settled_from
 from groundup.report.health.telling import Finding, Rule, observed, significant
@@ -44,7 +45,12 @@ SHORTEST_RUN = 100
 
 _SHARED = 5  # steps that are named
 _SERIES = {"loss": "loss", "grad_norm": "gradient norm"}
-_DONE = {"warn": "only warned", "skip": "skipped the update", "rewind": "went back"}
+_DONE = {
+    "warn": "only warned",
+    "skip": "skipped the update",
+    "rewind": "went back",
+    "stop": "stopped the run",
+}
 
 
 def sentences(group: Study) -> list[str]:
@@ -57,11 +63,17 @@ def sentences(group: Study) -> list[str]:
         "",
         lambda run: _spikes(run, scores[id(run)]),
     )
-    found, topics = observed(group, (spikes, *RULES))
+    monitor = Rule(
+        "What the spike monitor did",
+        "interventions of the spike monitor",
+        "",
+        lambda run: _events(run, scores[id(run)]),
+    )
+    found, topics = observed(group, (spikes, monitor, *RULES))
     if not topics:
         return []
     clean = [f"Nothing unusual. Looked for: {listing(topics)}."] if not found else []
-    return [*clean, *found, *_shared(group, scores), *_window(scores)]
+    return [*clean, *found, *_shared(group, scores), *_window(scores), *_monitors(group, scores)]
 
 
 def _shared(group: Study, scores: Mapping[int, Scores]) -> list[str]:
@@ -79,14 +91,16 @@ def _shared(group: Study, scores: Mapping[int, Scores]) -> list[str]:
     few = listing([count(step) for step in shared[:_SHARED]])
     more = f" and {len(shared) - _SHARED} more" if len(shared) > _SHARED else ""
     return [
-        f"{'Both' if len(group.variants) == 2 else 'Most'} variants spike at step"
+        f"{'Both' if len(group.variants) == 2 else 'Most'} variants spike at update"
         f"{'' if len(shared) == 1 else 's'} {few}{more} of the same seed, where they see the same "
         "batch: its text is a likely cause."
     ]
 
 
 def _window(scores: Mapping[int, Scores]) -> list[str]:
-    found = [score for series in scores.values() for score in series.values() if score.scored]
+    found = [score for series in scores.values() for score in series.values()]
+    if not any(score.spikes for score in found):
+        return []
     short = {score.window for score in found if score.window < PUBLISHED_WINDOW}
     if not short:
         return []
@@ -95,6 +109,26 @@ def _window(scores: Mapping[int, Scores]) -> list[str]:
         f"published score takes {PUBLISHED_WINDOW}, for which these runs are too short: compare "
         "spike scores only with each other."
     ]
+
+
+def _monitors(group: Study, scores: Mapping[int, Scores]) -> list[str]:
+    """What the monitor of runs with events calls a spike, where that is not what is scored."""
+    others = {}
+    for run in group.runs:
+        own = _monitor(run) if _finite_spikes(run) else None
+        if own and {own} != {(s.window, DEVIATIONS) for s in scores[id(run)].values()}:
+            others[own] = f"a window of {count(own[0])} updates and {own[1]:g} deviations"
+    if not others:
+        return []
+    return [f"The monitor of the run used {listing(list(others.values()))} for its spikes."]
+
+
+def _monitor(run: Run) -> tuple[int, float] | None:
+    """(window, threshold) of the recipe's [spikes]; None where it has none."""
+    threshold, window = (run.setting("spikes", key) for key in ("threshold", "window"))
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        return None
+    return (window if isinstance(window, int) else default_window(run.planned)), float(threshold)
 
 
 def _scores(run: Run) -> Scores:
@@ -125,8 +159,8 @@ def _spikes(run: Run, scores: Scores) -> list[Finding] | None:
     ]
     size, name, step = max(_worst(run, name, score) for name, score in hit.items())
     far = "off every scale" if math.isinf(size) else f"{significant(size)} deviations"
-    text = f"{listing(shares)}, the largest at step {count(step)} ({_SERIES[name]}, {far})"
-    return [Finding(text, max(score.percent or 0.0 for score in hit.values()))]
+    text = f"{listing(shares)}, the largest at update {count(step)} ({_SERIES[name]}, {far})"
+    return [Finding(text, max(score.percent or 0.0 for score in hit.values()), size)]
 
 
 def _worst(run: Run, name: str, score: SpikeScore) -> tuple[float, str, int]:
@@ -143,21 +177,35 @@ def _worst(run: Run, name: str, score: SpikeScore) -> tuple[float, str, int]:
     return max(sizes)
 
 
-def _events(run: Run) -> list[Finding] | None:
+def _events(run: Run, scores: Scores) -> list[Finding] | None:
     spikes = [event for event in run.events if event.get("kind") == "spike"]
     if not any(event.get("action") != "warn" for event in spikes):
-        return [] if run.events else None  # what was only warned of is in the score
+        return _beyond_the_score(run, spikes, scores) if run.events else None
     actions = Counter(str(event.get("action")) for event in spikes)
     done = [f"{_DONE.get(action, action)} {_times(n)}" for action, n in actions.items()]
     of = Counter(_SERIES.get(str(e.get("of")), str(e.get("of"))) for e in spikes)
     seen = listing([f"{n} of the {name}" for name, n in of.items()])
     text = f"saw {_plural(len(spikes), 'spike')} ({seen}) and {listing(done)}"
     first = spikes[0]["step"]
-    text += f", at step {count(first)}" if len(spikes) == 1 else f", first at step {count(first)}"
+    text += (
+        f", at update {count(first)}" if len(spikes) == 1 else f", first at update {count(first)}"
+    )
     back = [event for event in spikes if isinstance(event.get("to"), int)]
     if back:
-        text += f"; it last went from step {count(back[-1]['step'])} to {count(back[-1]['to'])}"
+        text += f"; it last went from update {count(back[-1]['step'])} to {count(back[-1]['to'])}"
     return [Finding(text, len(spikes))]
+
+
+def _beyond_the_score(run: Run, spikes: list[dict[str, Any]], scores: Scores) -> list[Finding]:
+    """What was only warned of, where it is not told with the score or as divergence."""
+    told = {(name, int(run.steps[i])) for name, score in scores.items() for i in score.spikes}
+    rest = [event for event in spikes if (event.get("of"), event["step"]) not in told]
+    if not rest or run.diverged:
+        return []
+    of = _SERIES.get(str(rest[0].get("of")), str(rest[0].get("of")))
+    first = f"{'' if len(rest) == 1 else 'first '}at update {count(rest[0]['step'])} ({of})"
+    text = f"warned of {_plural(len(rest), 'spike')} that the score does not count, {first}"
+    return [Finding(text, len(rest))]
 
 
 def _not_finite(run: Run) -> list[Finding] | None:
@@ -172,7 +220,7 @@ def _not_finite(run: Run) -> list[Finding] | None:
         if len(bad):
             total += len(bad)
             step = count(int(run.steps[bad[0]]))
-            told.append(f"{series} {_times(len(bad))}, first at step {step}")
+            told.append(f"{series} {_times(len(bad))}, first at update {step}")
     if not recorded:
         return None
     return [Finding(listing(told), total)] if told else []
@@ -183,8 +231,7 @@ def _diverged(run: Run) -> list[Finding] | None:
     if loss is None or not np.isfinite(loss).any():
         return None
     if run.diverged:
-        text = f"has no finite loss or gradient at its end, step {count(int(run.steps[-1]))}"
-        return [Finding(text, math.inf)]
+        return [Finding(f"{_how_it_ended(run)}{_warned(run)}", math.inf)]
     width = curves.window([run])
     at = int(DIVERGED_FROM * len(loss))
     if len(loss) < SHORTEST_RUN:
@@ -197,6 +244,48 @@ def _diverged(run: Run) -> list[Finding] | None:
         f"{100 * DIVERGED_FROM:.0f}% of the run"
     )
     return [Finding(text, end - early)]
+
+
+def _how_it_ended(run: Run) -> str:
+    """Which series was not finite at the end, and the last finite value of each."""
+    told, last = [], []
+    for name, series in _SERIES.items():
+        known = np.flatnonzero(np.isfinite(run.series[name]))
+        if np.isfinite(run.series[name][-1]):
+            continue
+        told.append(series)
+        if len(known):
+            value, step = float(run.series[name][known[-1]]), int(run.steps[known[-1]])
+            last.append(f"{series} {significant(value)} at update {count(step)}")
+    if not told:
+        return f"has no finite held-out loss at its end, after {count(run.updates)} updates"
+    are = "is" if len(told) == 1 else "are"
+    at = count(int(run.steps[-1]))
+    text = f"ended at update {at} with a {listing(told)} that {are} not finite"
+    return f"{text} (the last finite {listing(last)})" if last else text
+
+
+def _warned(run: Run) -> str:
+    """The spikes before the end, which the score of a run that was cut off may not cover."""
+    spikes = _finite_spikes(run)
+    if not spikes:
+        return ""
+    largest = max(spikes, key=lambda event: float(event["value"]))
+    of = _SERIES.get(str(largest.get("of")), str(largest.get("of")))
+    text = f"{significant(float(largest['value']))} ({of}) at update {count(largest['step'])}"
+    if len(spikes) == 1:
+        return f"; before that the monitor recorded a spike of {text}"
+    first = count(min(event["step"] for event in spikes))
+    return (
+        f"; before that the monitor recorded {count(len(spikes))} spikes from update {first} on, "
+        f"up to {text}"
+    )
+
+
+def _finite_spikes(run: Run) -> list[dict[str, Any]]:
+    """Those of events.jsonl that have a number."""
+    spikes = [event for event in run.events if event.get("kind") == "spike"]
+    return [e for e in spikes if isinstance(e.get("value"), float) and math.isfinite(e["value"])]
 
 
 def _drift(run: Run) -> list[Finding] | None:
@@ -247,7 +336,7 @@ def _unfinished(run: Run) -> list[Finding] | None:
         return None  # nothing says how long it was to be
     if run.finished or run.diverged or run.updates >= run.planned:
         return []
-    text = f"at update {count(run.updates)} of {count(run.planned)}"
+    text = f"after {count(run.updates)} of {count(run.planned)} updates"
     return [Finding(text, 1 - run.updates / run.planned)]
 
 
@@ -260,7 +349,6 @@ def _times(n: int) -> str:
 
 
 RULES = (
-    Rule("What the spike monitor did", "interventions of the spike monitor", "", _events),
     Rule(
         "Not finite",
         "losses or gradients that are not finite",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from groundup.report.runs import Run
-from groundup.report.table import Study, Variant, eval_gap, pairs
+from groundup.report.table import Study, Variant, eval_gap
 from groundup.report.words import listing, number
 
 __all__ = [
@@ -33,10 +33,12 @@ class Finding:
     Attributes:
         text: what was seen, with its numbers; follows the variant's name.
         size: how bad it is; the runs of one rule are ranked by it.
+        then: ranks those of one size.
     """
 
     text: str
     size: float
+    then: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ def layer_list(layers: Iterable[int]) -> str:
 
 
 def significant(value: float, digits: int = 2) -> str:
-    """A number of any size in a few digits: 0.0013, 4.7, 12,000; 3.1e-08 where it is tiny."""
+    """A number of any size in a few digits: 0.0013, 4.7, 12,000; 3.1e−08, 6.7e11 where it is
+    tiny or huge."""
     if not math.isfinite(value) or value == 0:
         return "0" if value == 0 else number(None if math.isnan(value) else value)
     size = math.floor(math.log10(abs(value)))
-    if size < -4:
-        return f"{value:.{digits - 1}e}".replace("-", "−")
+    if not -4 <= size < 7:
+        return f"{value:.{digits - 1}e}".replace("e+", "e").replace("-", "−")
     return number(round(value, digits - 1 - size), max(0, digits - 1 - size))
 
 
@@ -127,10 +130,11 @@ def shown(group: Study) -> tuple[list[Variant], str]:
         return list(group.variants), ""
     gaps = [(_mean_gap(group, variant), variant) for variant in group.others]
     ranked = [v for gap, v in sorted(gaps, key=lambda entry: entry[0]) if math.isfinite(gap)]
-    base = [group.baseline] if group.baseline else []
     if not ranked:
-        return [*base, group.others[0]], ""
+        return [*([group.baseline] if group.baseline else []), group.others[0]], ""
     ends = [ranked[0], ranked[-1]][: len(ranked)]
+    found = {v.name: v for v in map(group.counterpart, ends) if v is not None}
+    base = [v for v in found.values() if v not in ends]
     note = f"Of {len(group.others)} variants the best, {quoted(ends[0])}"
     note += f", and the worst, {quoted(ends[-1])}, by evaluation loss" if len(ends) > 1 else ""
     return [*base, *ends], f"{note}, are described here."
@@ -147,10 +151,10 @@ def _told(variant: Variant, findings: list[tuple[Run, Finding]], first: tuple[Ru
     return f"{quoted(variant)}{seed} {finding.text}"
 
 
-def _size(entry: tuple[Run, Finding]) -> float:
-    return entry[1].size
+def _size(entry: tuple[Run, Finding]) -> tuple[float, float]:
+    return entry[1].size, entry[1].then
 
 
 def _mean_gap(group: Study, variant: Variant) -> float:
-    gaps = [gap for gap in (eval_gap(*pair) for pair in pairs(variant, group.baseline)) if gap]
+    gaps = [gap for gap in (eval_gap(*pair) for pair in group.pairs(variant)) if gap]
     return math.fsum(gap.value for gap in gaps) / len(gaps) if gaps else math.nan

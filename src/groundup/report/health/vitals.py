@@ -10,7 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.report.health.layers import LITTLE, idle
 from groundup.report.health.reading import (
+    awake,
     finite_median,
     last_layers,
     last_scalar,
@@ -27,6 +29,9 @@ from groundup.report.words import count, listing
 __all__ = ["RULES", "sentences"]
 
 Numbers = NDArray[np.float64]
+
+MOST = 0.5
+"""Of the layers hardly used: a model of half the depth might do as well. Ours."""
 
 COLLAPSED = 0.05
 """Of the entropy of attending evenly. Zhai et al. (arXiv:2303.06296) tie low entropy to
@@ -74,6 +79,17 @@ def sentences(group: Study) -> list[str]:
         return []
     rest = f"Looked at: {listing(topics)}."
     return [f"Nothing unusual. {rest}"] if not found else [*found, rest]
+
+
+def _hardly_used(run: Run) -> list[Finding] | None:
+    found = last_layers(run, "skip_loss/layers")
+    if found is None or found[0] < (awake(run) or 0.0):
+        return None
+    step, values = found
+    unused = idle(values)
+    share = len(unused) / int(np.isfinite(values).sum())
+    text = f"{layer_list(unused)} of {len(values)} (after {count(step)} updates)"
+    return [Finding(text, share)] if share > MOST else []
 
 
 def _collapse(run: Run) -> list[Finding] | None:
@@ -234,6 +250,13 @@ def _uneven_gradients(run: Run) -> list[Finding] | None:
 
 
 RULES = (
+    Rule(
+        "Most layers are hardly used",
+        "layers in use",
+        f"Without any one of them the loss rises by less than {LITTLE} nats: training has not come "
+        "far, or the model is deeper than it uses (arXiv:2502.05795).",
+        _hardly_used,
+    ),
     Rule(
         "Attention collapses",
         "attention entropy",

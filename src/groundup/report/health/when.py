@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from groundup.report import curves
 from groundup.report.health.reading import awake
-from groundup.report.health.telling import MANY, quoted, shown
-from groundup.report.table import Study, Variant, pairs
-from groundup.report.words import count, listing, number
+from groundup.report.health.telling import quoted
+from groundup.report.table import Study, Variant
+from groundup.report.words import count, listing, number, plans
 
 __all__ = ["sentences"]
 
@@ -22,6 +22,9 @@ Numbers = NDArray[np.float64]
 ERRORS = 3.0
 """A gap within this many standard errors of 0 is called noise: of the 50 windows of a run the
 farthest lies 2.3 away by chance. The error is that from batch to batch, not from seed to seed."""
+
+TOLD = 4
+"""Variants described one by one; more are counted, and those at both ends described."""
 
 STEEP = 0.1
 """Of the run: there the gap itself moves from update to update, which is not noise."""
@@ -40,6 +43,7 @@ class Course:
         error: standard error of a smoothed value.
         crossings: for each seed, the step from which its smoothed gap stays below 0; None: its
             gap over the last window is not.
+        plan: what to say where the runs and the baseline's are planned for different lengths.
     """
 
     variant: Variant
@@ -50,6 +54,7 @@ class Course:
     width: int
     error: float
     crossings: tuple[float | None, ...]
+    plan: str
 
     @property
     def crossing(self) -> float | None:
@@ -80,18 +85,26 @@ def sentences(group: Study) -> list[str]:
     """What the gap says about each variant with residual warmup; [] where there is none."""
     warmed = [variant for variant in group.others if variant.schedule is not None]
     found = [c for c in (_course(variant, group) for variant in warmed) if c is not None]
-    if not found:
-        return []
     told = []
-    if len(found) > MANY:
-        described, note = shown(group)
-        told = [_overall(found), note]
-        found = [course for course in found if course.variant in described]
-    return [line for line in told if line] + [_told(course) for course in found]
+    if found and group.baseline is None:
+        told.append(
+            "Each variant is compared with the one without residual warmup that has the same "
+            "settings otherwise; “the baseline” is that one."
+        )
+    if len(found) > TOLD:
+        told.append(_overall(found))
+        ends = sorted(found, key=lambda course: course.final)
+        ends = [*ends[: TOLD // 2], *ends[-TOLD // 2 :]]
+        told.append(
+            f"Those with the lowest and the highest gap at the end are described here, {len(ends)} "
+            f"of {len(found)}."
+        )
+        found = [course for course in found if any(course is end for end in ends)]
+    return told + [_told(course) for course in found]
 
 
 def _course(variant: Variant, group: Study) -> Course | None:
-    paired = pairs(variant, group.baseline)
+    paired = group.pairs(variant)
     gaps = [curves.difference(run, base, "loss", 1) for run, base in paired]
     gaps = [(steps, values) for steps, values in gaps if np.isfinite(values).any()]
     if not gaps:
@@ -115,6 +128,7 @@ def _course(variant: Variant, group: Study) -> Course | None:
             _crossing(at, curves.smooth(v, width)) if _final(v, width) < 0 else None
             for at, v in gaps
         ),
+        plan=next((p for p in (plans(run.planned, base.planned) for run, base in paired) if p), ""),
     )
 
 
@@ -170,6 +184,8 @@ def _told(course: Course) -> str:
     seeds = "One seed" if course.seeds == 1 else f"Mean of {course.seeds} seeds"
     smoothed = f", smoothed over {course.width} updates" if course.width > 1 else ""
     parts.append(f"{seeds}{smoothed}; {_seeds(course)}.")
+    if course.plan:
+        parts.append(f"{course.plan[0].upper()}{course.plan[1:]}.")
     return " ".join(parts)
 
 

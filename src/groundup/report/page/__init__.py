@@ -9,12 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from groundup._atomic import atomic_write
-from groundup.report import health, settings, words
+from groundup.report import health, heldout, settings, words
 from groundup.report.page import beside, events, gallery, pivot_table, runs_table, variants_table
 from groundup.report.page.markup import bullets, details, escape
-from groundup.report.page.pivot import Pivot, grid
 from groundup.report.runs import Run, read_runs
-from groundup.report.table import Comparison, Study, compare
+from groundup.report.table import Comparison, Study, compare, study
 
 __all__ = ["render", "write_csv", "write_report"]
 
@@ -37,8 +36,7 @@ def write_report(
         folders: run folders, in the order in which they should appear.
         out: the file to write; in a folder that exists, report.html.
         title: what to call it; otherwise the recipe's name.
-        baseline: the variant to compare with; see `table.study` for the choice without it. The
-            points of a sweep have none then, unless one is called "baseline" or "none".
+        baseline: the variant to compare all with; see `table.study` for the choice without it.
 
     Raises:
         ValueError: if a folder is not a run's, or no variant has the baseline's name.
@@ -56,21 +54,21 @@ def write_csv(
     Raises:
         ValueError: as `write_report`.
     """
-    group, _ = grid(read_runs(folders), baseline)
+    group = study(read_runs(folders), baseline)
     return _write(runs_table.as_csv(group), Path(out), "report.csv")
 
 
 def render(runs: Sequence[Run], *, title: str | None = None, baseline: str | None = None) -> str:
     """The page's HTML."""
-    group, pivot = grid(runs, baseline)
+    group = study(runs, baseline)
     result = compare(group)
-    title = title or _title(group, pivot)
+    title = title or _title(group)
     body = [
         f"<h1>{escape(title)}</h1>",
-        _headline(group, result, pivot),
+        _headline(group, result),
         _notes(group),
         _health(group),
-        _results(group, result, pivot),
+        _results(group, result),
         beside.as_html(group, result),
         _runs(group),
         f'<p class="muted">{escape(variants_table.legend(group, result))}</p>',
@@ -112,32 +110,34 @@ def _write(text: str, out: Path, name: str) -> Path:
     return out
 
 
-def _title(group: Study, pivot: Pivot | None) -> str:
+def _title(group: Study) -> str:
     names = {str(run.setting("name") or "") for run in group.runs} - {""}
-    what = "sweep" if pivot else "comparison" if len(group.variants) > 1 else "run"
+    what = "sweep" if group.pivot else "comparison" if len(group.variants) > 1 else "run"
     return f"{names.pop()}: {what}" if len(names) == 1 else f"groundup: {what}"
 
 
-def _headline(group: Study, result: Comparison, pivot: Pivot | None) -> str:
-    if pivot is not None and group.baseline is None:
-        main, more = pivot_table.headline(pivot)
+def _headline(group: Study, result: Comparison) -> str:
+    if group.pivot is not None and group.baseline is None:
+        main, more = pivot_table.headline(group.pivot, result)
     else:
-        main, more = words.headline(result, max(run.planned for run in group.runs))
+        main, more = words.headline(result)
     return f'<p class="headline">{escape(main)}</p>\n{bullets(more, "details")}'
 
 
 def _notes(group: Study) -> str:
+    apart = heldout.note(group.runs)
     noted = [run for run in group.runs if run.notes]
-    if not noted:
+    above = f"<p>{escape(apart)}</p>" if apart else ""
+    if not noted and not above:
         return ""
     items = (
         f"<li><b>{escape(words.run_name(run))}</b>: {escape(' '.join(run.notes))}</li>"
         for run in noted
     )
-    text = f"<ul>{''.join(items)}</ul>"
+    text = f"<ul>{''.join(items)}</ul>" if noted else ""
     if len(noted) > _NOTES:
         text = details(f"Notes on {len(noted)} of {len(group.runs)} runs", text)
-    return f'<div class="notes" role="note">{text}</div>'
+    return f'<div class="notes" role="note">{above}{text}</div>'
 
 
 def _health(group: Study) -> str:
@@ -150,14 +150,14 @@ def _health(group: Study) -> str:
     return f'<h2>Health</h2>\n<div class="health">{blocks}</div>' if parts else ""
 
 
-def _results(group: Study, result: Comparison, pivot: Pivot | None) -> str:
+def _results(group: Study, result: Comparison) -> str:
     """The runs by point of the grid, and by variant where means over seeds add something."""
     parts = []
-    if pivot is not None:
-        parts.append(f"<h2>Sweep</h2>\n{pivot_table.as_html(pivot)}")
+    if group.pivot is not None:
+        parts.append(f"<h2>Sweep</h2>\n{pivot_table.as_html(group.pivot)}")
     if any(len(variant.runs) > 1 for variant in group.variants):
         table = variants_table.as_html(group, result)
-        if pivot is None:
+        if group.pivot is None:
             parts.append(f"<h2>{'Comparison' if len(group.variants) > 1 else 'Mean'}</h2>\n{table}")
         else:
             parts.append(details("Means and deviations over seeds, by variant", table))

@@ -18,7 +18,6 @@ from groundup.report.status import status
 from groundup.report.table import (
     Study,
     eval_gap,
-    pairs,
     perplexity,
     spike_score,
     tokens_per_second,
@@ -98,11 +97,11 @@ def _unless_last(steps: tuple[int | None, ...], runs: Sequence[Run]) -> list[Col
 
 
 def _gaps(group: Study) -> tuple[float | None, ...]:
-    """Evaluation loss minus that of the baseline of the same seed; None for the baseline."""
+    """Evaluation loss minus that of the baseline's run of the same seed; None for a baseline."""
     gaps = {
         id(run): gap.value
-        for variant in group.others
-        for run, base in pairs(variant, group.baseline)
+        for variant in group.variants
+        for run, base in group.pairs(variant)
         if not (run.diverged or base.diverged) and (gap := eval_gap(run, base))
     }
     return tuple(gaps.get(id(run)) for run in group.runs)

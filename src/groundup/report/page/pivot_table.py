@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from groundup.report import words
 from groundup.report.page.markup import escape
-from groundup.report.page.pivot import Cell, Pivot, least
+from groundup.report.pivot import Cell, Pivot, least
 from groundup.report.settings import Setting
-from groundup.report.table import perplexity
+from groundup.report.table import Comparison, perplexity
 
 __all__ = ["as_html", "headline"]
 
@@ -14,14 +14,14 @@ __all__ = ["as_html", "headline"]
 def as_html(pivot: Pivot) -> str:
     """Evaluation loss with the last axis as columns; the least of each row and of all marked."""
     *others, last = pivot.axes
-    best = least(pivot.cells)
+    best = least(pivot.cells) if pivot.comparable else None
     heads = [*(["variant"] if _has_variants(pivot) else []), *others]
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     values = "".join(f'<th scope="col">{escape(_shown(value))}</th>' for value in pivot.columns)
     blank = f'<td colspan="{len(heads)}"></td>' if heads else ""
     rows = "\n".join(
         f"<tr>{_row_heads(row, pivot)}"
-        + "".join(_cell(cell, least(cells), best) for cell in cells)
+        + "".join(_cell(cell, best if best is None else least(cells), best) for cell in cells)
         + "</tr>"
         for row, cells in pivot.rows.items()
     )
@@ -33,12 +33,43 @@ def as_html(pivot: Pivot) -> str:
     )
 
 
-def headline(pivot: Pivot) -> words.Headline:
-    """Which point of the grid is best, and what that is worth."""
+def headline(pivot: Pivot, result: Comparison) -> words.Headline:
+    """At how many points residual warmup helped, where that can be said; which point is best, and
+    what that is worth."""
+    main, details = _best(pivot)
+    gaps = words.paired(result, _places(pivot, result))
+    if gaps is None:
+        return main, details
+    return gaps[0], [*gaps[1], main, *details]
+
+
+def _places(pivot: Pivot, result: Comparison) -> dict[str, str]:
+    """Where variants that have a gap stand: all settings by name for the first, then values."""
+    rows = [row for row in result.rows if row.gap]
+    several = len({row.schedule for row in rows}) > 1
+    found: dict[str, str] = {}
+    for row in rows:
+        variant, *values = pivot.places[row.variant]
+        told = [variant or row.schedule] if several or _several_variants(pivot, result) else []
+        for key, value in zip(pivot.axes, values, strict=True):
+            if not key.startswith("residual."):
+                told.append(_shown(value) if found else f"{key} {_shown(value)}")
+        found[row.variant] = ", ".join(map(str, told))
+    return found
+
+
+def _several_variants(pivot: Pivot, result: Comparison) -> bool:
+    return len({pivot.places[row.variant][0] for row in result.rows if row.gap}) > 1
+
+
+def _best(pivot: Pivot) -> words.Headline:
     cells = pivot.cells
     best = least(cells)
     if best is None:
         return f"None of the {len(cells)} points of this sweep has an evaluation loss yet.", []
+    if not pivot.comparable:
+        text = "The points of this sweep were evaluated on different text: none of them is best."
+        return text, []
     where = next(
         _named(pivot, row, value)
         for row, row_cells in pivot.rows.items()
@@ -112,10 +143,8 @@ def _legend(pivot: Pivot) -> str:
     seeds = sorted({cell.seeds for cell in pivot.cells})
     means = f", means over {words.counts(seeds)} seeds" if seeds[-1] > 1 else ""
     partly = " A point of which a run diverged has no mean." if seeds[-1] > 1 else ""
-    return (
-        f"Evaluation loss in nats per token on held-out text{means}; the least of each row is "
-        f"bold.{partly}"
-    )
+    bold = "; the least of each row is bold" if pivot.comparable else ""
+    return f"Evaluation loss in nats per token on held-out text{means}{bold}.{partly}"
 
 
 def _shown(value: Setting) -> str:

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from groundup.report import heldout
 from groundup.report.runs import Run
 from groundup.report.settings import Setting, differences
 from groundup.report.status import status
-from groundup.report.table import USUAL_BASELINES, Study, Variant, study
 
-__all__ = ["Cell", "Pivot", "grid", "least"]
+__all__ = ["Cell", "Pivot", "crossed", "least"]
 
 Place = tuple[Setting, ...]
 
@@ -42,11 +42,15 @@ class Pivot:
         axes: the settings that were crossed, the one of the columns last.
         columns: the values of the last axis.
         rows: (variant or "", value of each other axis) → one cell per column; None: no run.
+        places: name of a point's runs → (variant or "", value of each axis).
+        comparable: whether all points were evaluated on the same text.
     """
 
     axes: tuple[str, ...]
     columns: Place
     rows: Mapping[Place, tuple[Cell | None, ...]]
+    places: Mapping[str, Place]
+    comparable: bool
 
     @property
     def cells(self) -> list[Cell]:
@@ -60,41 +64,24 @@ def least(cells: Iterable[Cell | None]) -> float | None:
     return min((loss for loss in losses if loss is not None), default=None)
 
 
-def grid(runs: Sequence[Run], baseline: str | None = None) -> tuple[Study, Pivot | None]:
-    """The runs by variant, and the grid that the variants make, None if they make none.
-
-    The points of a grid have no baseline unless one is named so, or by `baseline`: any that were
-    picked would be arbitrary.
-
-    Raises:
-        ValueError: as `table.study`.
-    """
-    group = study(runs, baseline)
-    order = {run.variant: i for i, run in reversed(list(enumerate(runs)))}
-    variants = sorted(group.variants, key=lambda variant: order[variant.name])
-    found = _pivot(variants)
-    if found is None or baseline or any(v.name in USUAL_BASELINES for v in variants):
-        return group, found
-    return Study(tuple(variants), None), found
-
-
-def _pivot(variants: Sequence[Variant]) -> Pivot | None:
-    runs = [variant.runs[0] for variant in variants]
+def crossed(variants: Sequence[Sequence[Run]]) -> Pivot | None:
+    """The grid that variants, each the runs of several seeds, make; None if they make none."""
+    runs = [seeds[0] for seeds in variants]
     settings = differences(runs)
     names = [str(run.setting("variant") or run.variant) for run in runs]
     axes = _named(names, settings)
     if axes:
         bases = [_base(i, names[i], runs[i], axes, settings) for i in range(len(runs))]
     else:
-        axes, bases = _crossed(settings, len(runs)), [""] * len(runs)
+        axes, bases = _telling(settings, len(runs)), [""] * len(runs)
     if not axes:
         return None
     places = [(base, *(settings[key][i] for key in axes)) for i, base in enumerate(bases)]
     columns = _ordered(place[-1] for place in places)
     ranks = [_ordered(place[k] for place in places) for k in range(len(axes))]
     points: dict[Place, list[Run]] = {}
-    for variant, place in zip(variants, places, strict=True):
-        points.setdefault(place, []).extend(variant.runs)
+    for seeds, place in zip(variants, places, strict=True):
+        points.setdefault(place, []).extend(seeds)
     rows = sorted(
         {place[:-1] for place in places},
         key=lambda row: [rank.index(value) for rank, value in zip(ranks, row, strict=True)],
@@ -103,6 +90,8 @@ def _pivot(variants: Sequence[Variant]) -> Pivot | None:
         tuple(axes),
         columns,
         {row: tuple(_cell(points.get((*row, value))) for value in columns) for row in rows},
+        {run.variant: place for run, place in zip(runs, places, strict=True)},
+        heldout.alike(runs),
     )
 
 
@@ -137,7 +126,7 @@ def _base(i: int, name: str, run: Run, axes: Sequence[str], settings: Mapping[st
     return name.removeprefix(".") + told
 
 
-def _crossed(settings: Mapping[str, Place], count: int) -> list[str]:
+def _telling(settings: Mapping[str, Place], count: int) -> list[str]:
     """Two settings or more whose combinations tell the runs apart and fill more than half of the
     grid; what follows from another setting is no axis."""
     axes = [
