@@ -49,8 +49,14 @@ def test_equal_a_plain_reading(ids: list[int], length: int, data: st.DataObject)
     for window in chosen:
         expected |= plain(ids, window * length, window * length + length + 1)
     found, number = Documents(file_of(ids), Letters()).of_windows(chosen, length, 100)  # type: ignore[arg-type]
-    assert {d.number: d.starts for d in found} == {n: t[:80] for n, t in expected.items()}
+    assert {d.number: d.starts for d, _ in found} == {n: t[:80] for n, t in expected.items()}
     assert len(found) == number == len(expected)
+    for document, place in found:
+        holding = [
+            document.number in plain(ids, window * length, window * length + length + 1)
+            for window in chosen
+        ]
+        assert place == holding.index(True)
 
 
 def test_blocks_and_long_documents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,17 +67,17 @@ def test_blocks_and_long_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     for window in (13, 2, 9, 0, 17):  # numbers are counted as they are needed
         expected = plain(ids, window * 10, window * 10 + 11)
         found, _ = names.of_windows([window], 10, 100)
-        assert found == [Document(n, text[:4]) for n, text in expected.items()]
+        assert found == [(Document(n, text[:4]), 0) for n, text in expected.items()]
 
 
 def test_only_so_many_are_listed() -> None:
     ids = [1, 0] * 50
     found, number = Documents(file_of(ids), Letters()).of_windows(range(9), 10, limit=3)  # type: ignore[arg-type]
-    assert [d.number for d in found] == [0, 1, 2]
+    assert [d.number for d, _ in found] == [0, 1, 2]
     assert number == 46
 
 
 def test_documents_of_a_huge_file_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "_COUNTED", 10)
     found, _ = Documents(file_of([1, 0] * 6), Letters()).of_windows([1], 4, 8)  # type: ignore[arg-type]
-    assert found[0] == Document(None, "a")
+    assert found[0] == (Document(None, "a"), 0)

@@ -10,12 +10,14 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from groundup.data import Batches, TokenFile, prepare
-from groundup.measure import run_spike_score
+from groundup.data import Batches, Documents, TokenFile, prepare
+from groundup.measure import Verdict, run_spike_score
 from groundup.model import Transformer
 from groundup.train import (
     MeasureConfig,
@@ -26,9 +28,12 @@ from groundup.train import (
     setup,
     toml,
     train,
+    trainer,
 )
 from groundup.train.folder import FolderError
 from groundup.train.spikes import words as spike_words
+from groundup.train.spikes.rewinds import Rewinds
+from tests.data.test_documents import Letters, file_of
 from tests.train.poisoned import POISON, Listening, acting, contents
 from tests.train.runs import changed, lines, metrics
 
@@ -132,15 +137,85 @@ def test_a_warning_changes_no_bit_and_names_every_spike(
         assert event["value"] == rows[event["step"]][event["of"]]
         assert event["value"] > event["mean"] + 7 * event["deviation"]
         assert event["samples"] == [8 * event["step"], 8 * event["step"] + 7]
-    poison = [d for event in events for d in event["documents"] if d["starts"][0] in POISON]
-    assert len(poison) >= 2
-    assert len({d["number"] for d in poison}) == 1
     spoken = [note for note in watch.notes if note.startswith("spike at")]
     assert [note.split(":")[0] for note in spoken] == [
         f"spike at update {n}" for n in (41, 72, 123)
     ]
     assert "batch 41 (samples 328 to 335)" in spoken[0]
     assert " more" in spoken[0]
+
+
+@pytest.mark.parametrize("action", ["warn", "skip", "rewind"])
+def test_the_poisoned_document_comes_first(
+    poisoned: Recipe, undisturbed: dict[str, Path], action: str
+) -> None:
+    hit = 0
+    for event in lines(undisturbed[action], "events"):
+        documents = event["documents"]
+        losses = [document["loss"] for document in documents]
+        assert losses == sorted(losses, reverse=True)
+        assert len(documents) == event["document_count"] > 3
+        poison = [document for document in documents if document["starts"][0] in POISON]
+        if not poison:
+            continue
+        hit += 1
+        assert poison == documents[:1]
+        assert losses[0] > 3 * losses[1]
+        number, start = poison[0]["number"], poison[0]["starts"][:31]
+        said = (
+            f"of documents {number} “{start}…” ({losses[0]:.2f} nats), {documents[1]['number']} “"
+        )
+        assert said in spike_words.data(event)
+    assert hit >= 2
+
+
+@pytest.mark.parametrize("action", ["skip", "warn"])
+def test_losses_are_those_of_the_model_at_that_moment(
+    poisoned: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Before the update where it is skipped, else right after it."""
+    recipe = changed(acting(poisoned, action), micro_batch=4, steps=45)
+    original = trainer._sequence_losses
+    told: dict[int, list[float]] = {}
+    worst: dict[int | None, float] = {}
+
+    def looking(run, batch: int) -> list[float]:
+        told[batch] = original(run, batch)
+        rows = torch.from_numpy(run.batches.batch(batch))
+        with torch.no_grad():
+            chances = run.model(rows[:, :-1]).softmax(-1)
+        own = -chances.gather(2, rows[:, 1:, None]).log().mean((1, 2))
+        assert told[batch] == pytest.approx(own.tolist(), rel=1e-4)
+        for window, loss in zip(run.batches.order(batch), told[batch], strict=True):
+            for document, _ in run.documents.of_windows([window], 16, 99)[0]:
+                worst[document.number] = max(worst.get(document.number, 0.0), loss)
+        return told[batch]
+
+    monkeypatch.setattr(trainer, "_sequence_losses", looking)
+    train(recipe, tmp_path)
+    assert list(told) == [41]
+    mean, loss = statistics.fmean(told[41]), metrics(tmp_path)[41]["loss"]
+    if action == "skip":
+        assert mean == pytest.approx(loss, rel=1e-5)
+    else:
+        assert abs(mean - loss) > 1e-3
+    (event,) = lines(tmp_path, "events")
+    assert {d["number"]: d["loss"] for d in event["documents"]} == {
+        number: round(loss, 4) for number, loss in worst.items()
+    }
+
+
+def test_looking_at_a_batch_changes_no_bit_of_a_compiled_run(
+    poisoned: Recipe, tmp_path: Path
+) -> None:
+    recipe = changed(poisoned, steps=45, compile=True, precision="bf16")
+    for name, spikes in (("with", poisoned.spikes), ("without", SpikesConfig(of=()))):
+        torch._dynamo.reset()
+        train(replace(recipe, spikes=spikes), tmp_path / name)
+    torch._dynamo.reset()
+    files = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("with", "without")]
+    assert files[0] == files[1]
+    assert 41 in {event["step"] for event in lines(tmp_path / "with", "events")}
 
 
 def test_a_skipped_update_moves_nothing(poisoned: Recipe, undisturbed: dict[str, Path]) -> None:
@@ -261,10 +336,21 @@ def test_what_is_not_finite_is_a_spike_before_the_first_window_too(
 def test_at_the_limit_the_run_stops_and_with_a_higher_one_goes_on(
     poisoned: Recipe, undisturbed: dict[str, Path], tmp_path: Path, action: str, said: str
 ) -> None:
-    with pytest.raises(TrainingStopped, match=said):
-        train(acting(poisoned, action, limit=2), tmp_path)
-    with pytest.raises(TrainingStopped, match=said):
-        train(acting(poisoned, action, limit=2), tmp_path)
+    found = []
+    for _ in range(2):  # starting again finds the same, and writes it once
+        with pytest.raises(TrainingStopped, match=said) as stopped:
+            train(acting(poisoned, action, limit=2), tmp_path)
+        found.append((str(stopped.value), contents(tmp_path)))
+    assert found[0] == found[1]
+    stops = [event for event in lines(tmp_path, "events") if event["action"] == "stop"]
+    assert [event["of"] for event in stops] == ["loss", "grad_norm"]
+    assert lines(tmp_path, "events")[-2:] == stops
+    assert not any("to" in event for event in stops)
+    poison = stops[0]["documents"][0]
+    assert poison["starts"][0] in POISON
+    message = found[0][0]
+    assert f"; batch 123 (samples 984 to 991) of documents {poison['number']} “" in message
+    assert "may be raised. The checkpoint after 120 updates is kept. Lower rate.peak" in message
     train(acting(poisoned, action, limit=9), tmp_path)
     assert contents(tmp_path) == contents(undisturbed[action])
 
@@ -335,12 +421,30 @@ def test_a_note_shows_no_control_characters() -> None:
         "batch": 3,
         "samples": [24, 31],
         "documents": [
-            {"number": 5, "starts": "a\x1b[31m\n b" + "c" * 90},
-            {"number": None, "starts": ""},
+            {"number": 5, "starts": "a\x1b[31m\n b" + "c" * 90, "loss": 8.3131},
+            {"number": None, "starts": "", "loss": 2.3},
         ],
         "document_count": 2,
     }
     said = spike_words.data(event)
     assert said.startswith("batch 3 (samples 24 to 31) of documents 5 “a·[31m b")
     assert "\x1b" not in said
-    assert said.endswith("…”, “”")
+    assert said.endswith("ccc…” (8.31 nats), “” (2.30)")
+    assert len(said.split("“")[1].split("”")[0]) == 32
+
+
+def test_what_is_not_finite_comes_first(tmp_path: Path) -> None:
+    order = np.array([3, 1, 0, 2])
+    batches = SimpleNamespace(order=lambda batch: order, length=2, size=4)
+    documents = Documents(file_of([1, 0, 2, 0, 3, 0, 4, 0, 5]), Letters())
+    losses = [2.0, math.inf, 3.0, math.nan]
+    scene = spike_words.Scene(batches, documents, Rewinds(tmp_path), lambda batch: losses)
+    (event,) = scene.events(6, {"loss": Verdict(9.0, 3.0, 0.1)}, "warn")
+    # Windows 1, 2, 0 and 3 in that order; each holds a document and the token that begins the next.
+    found = [(document["number"], document["loss"]) for document in event["documents"]]
+    assert found == [(1, None), (2, None), (3, None), (0, 3.0), (4, 2.0)]
+    assert json.dumps(event, allow_nan=False)
+    assert spike_words.data(event) == (
+        "batch 6 (samples 24 to 27) of documents 1 “b” (not finite), 2 “c” (not finite), "
+        "3 “d” (not finite) and 2 more"
+    )

@@ -53,16 +53,19 @@ class Documents:
 
     def of_windows(
         self, windows: Iterable[int], length: int, limit: int
-    ) -> tuple[list[Document], int]:
+    ) -> tuple[list[tuple[Document, int]], int]:
         """The documents of these windows of `length` inputs, in order, each once.
 
-        Returns the first `limit` of them, and how many there are.
+        Returns the first `limit` of them, each with the place in `windows` of the first that it is
+        in, and how many there are.
         """
-        first: dict[int, None] = {}
-        for window in windows:
+        first: dict[int, int] = {}
+        for place, window in enumerate(windows):
             start = int(window) * length
-            first |= dict.fromkeys(self._starts(start, start + length + 1))
-        return [self._document(start) for start in list(first)[:limit]], len(first)
+            for begins in self._starts(start, start + length + 1):
+                first.setdefault(begins, place)
+        listed = list(first.items())[:limit]
+        return [(self._document(start), place) for start, place in listed], len(first)
 
     def _starts(self, start: int, stop: int) -> list[int]:
         """Where the documents with a token in start..stop-1 begin."""

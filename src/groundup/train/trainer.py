@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from groundup._atomic import atomic_write
 from groundup.data import Batches, Documents, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
+from groundup.measure import positions, probing
 from groundup.model import Transformer
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
@@ -279,7 +281,11 @@ def _loop(
             sinks.measured(config.steps, found)
         except (NonFiniteError, TooManySpikes) as error:
             kept = checkpoint.steps_in(run.checkpoints)
-            last = f"the checkpoint after {kept[-1]} updates is kept" if kept else "none was saved"
+            last = (
+                f"The checkpoint after {kept[-1]} updates is kept"
+                if kept
+                else "No checkpoint was saved"
+            )
             raise TrainingStopped(
                 f"{run.out}: training stopped at {error}. {last}. Lower rate.peak, lengthen "
                 "rate.warmup or the residual warmup, or look at the batch of that update"
@@ -291,9 +297,23 @@ def _spikes(run: _Run, recorder: Recorder, watch: Watcher) -> Warn:
     """What is done about spikes from here on."""
     recipe = run.recipe
     notes = Notes(watch, apart=recipe.spikes.window_of(recipe.train.steps) // 20)
-    scene = Scene(run.batches, run.documents, run.rewinds)
+    losses = partial(_sequence_losses, run)
+    scene = Scene(run.batches, run.documents, run.rewinds, losses)
     kind = ACTIONS[recipe.spikes.action]
     return kind(recipe, run.out, scene, run.rewinds, recorder, notes)
+
+
+def _sequence_losses(run: _Run, batch: int) -> list[float]:
+    """Cross-entropy of each sequence of a batch of the data, in nats per token, of the model as it
+    is now; training is not touched."""
+    found: list[Tensor] = []
+    for inputs, targets in _micro_batches(run, batch):
+        with setup.compute_precision(run.recipe.train.precision, run.device):
+            logits = probing.run(run.model, probing.Probe((inputs,)), ())
+        for one, wanted in zip(logits.split(1), targets.split(1), strict=True):
+            sums, counts = positions.loss_by_position(one, wanted)
+            found.append(sums.sum() / counts.sum())
+    return torch.stack(found).tolist()
 
 
 def _update(run: _Run, step: int, spikes: Warn) -> tuple[Tensor, Tensor, bool]:
@@ -302,7 +322,7 @@ def _update(run: _Run, step: int, spikes: Warn) -> tuple[Tensor, Tensor, bool]:
     config = run.recipe.train
     tokens = run.recipe.tokens_per_step
     cross_entropy, done = torch.zeros((), device=run.device), 0
-    for inputs, targets in _micro_batches(run, step):
+    for inputs, targets in _micro_batches(run, run.rewinds.batch(step)):
         with setup.compute_precision(config.precision, run.device):
             losses = run.model(inputs, targets)
         (losses.total / tokens).backward()
@@ -319,10 +339,9 @@ def _update(run: _Run, step: int, spikes: Warn) -> tuple[Tensor, Tensor, bool]:
     return loss, norm, made
 
 
-def _micro_batches(run: _Run, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets of one update, [micro_batch, length] int64 each."""
+def _micro_batches(run: _Run, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of one batch of the data, [micro_batch, length] int64 each."""
     micro = run.recipe.train.micro_batch or run.batches.size
-    batch = run.rewinds.batch(step)
     for start in range(0, run.batches.size, micro):
         rows = torch.from_numpy(run.batches.rows(batch, start, start + micro))
         if run.device.type == "cuda":

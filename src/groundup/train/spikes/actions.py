@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from groundup.train import checkpoint
 from groundup.train.recipe import Recipe
 from groundup.train.recorder import Recorder
 from groundup.train.spikes import words as spike_words
-from groundup.train.spikes.rewinds import GoBack, Rewinds
+from groundup.train.spikes.rewinds import Event, GoBack, Rewinds
 from groundup.train.spikes.words import Found, Notes, Scene
 
 _SERIES = ("loss", "grad_norm")
@@ -71,8 +71,9 @@ class Warn:
             GoBack: if the run is to go on from its last checkpoint.
             TooManySpikes: see there.
         """
-        if found := self._found(metrics):
+        if found := self._judge(metrics):
             self._act(metrics["step"], found)
+            self._recorder.resume()  # what looking at the batch took is not the next update's
 
     def finish(self) -> None:
         """The last update was recorded."""
@@ -81,9 +82,6 @@ class Warn:
     def needed(self, step: int) -> int | None:
         """The checkpoint that must stay on the disk at `step`, if one must."""
         return None
-
-    def _found(self, metrics: Mapping[str, Any]) -> Found:
-        return self._judge(metrics)
 
     def _judge(self, values: Mapping[str, float | None]) -> Found:
         """The spikes among the next points. What is not finite is one whatever the window."""
@@ -98,14 +96,24 @@ class Warn:
         return found
 
     def _act(self, step: int, found: Found) -> None:
-        self._tell(step, found, "warn", f"spike at update {step}")
+        self._tell(step, found, self._scene.events(step, found, "warn"), f"spike at update {step}")
 
-    def _tell(self, step: int, found: Found, action: str, what: str) -> None:
-        events = self._scene.events(step, found, action)
+    def _tell(self, step: int, found: Found, events: Sequence[Event], what: str) -> None:
         for event in events:
             self._recorder.event(event)
         said = f"{what}: {spike_words.jump(found)}; {spike_words.data(events[0])}"
         self._notes.say(step, said)
+
+    def _stop(self, step: int, found: Found, before: str) -> NoReturn:
+        """End the run here. Its line in events.jsonl is of an update that no checkpoint holds: if
+        the run is started again, it is cut off and found anew."""
+        events = self._scene.events(step, found, "stop")
+        for event in events:
+            self._recorder.event(event)
+        raise TooManySpikes(
+            f"update {step}: {spike_words.jump(found)}; {spike_words.data(events[0])}; with "
+            f"{before}, which is spikes.limit; it may be raised"
+        )
 
 
 class Skip(Warn):
@@ -116,32 +124,28 @@ class Skip(Warn):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._read: dict[int, Found] = {}
+        self._seen: dict[int, tuple[Found, Sequence[Event], str]] = {}
 
     def allows(self, step: int, loss: Tensor, grad_norm: Tensor) -> bool:
         # As they are written: a run that goes on judges what it finds in metrics.jsonl.
         values = torch.stack([loss.float(), grad_norm.float()]).tolist()
         found = self._judge(dict(zip(_SERIES, values, strict=True)))
-        self._read[step] = found
-        if not _harmful(found):
+        if not found:
             return True
-        limit = self._recipe.spikes.most
-        if self._skipped >= limit:
-            raise TooManySpikes(
-                f"update {step}: {spike_words.jump(found)}, with skipped updates before it: "
-                f"{self._skipped}, which is spikes.limit; it may be raised"
-            )
-        self._skipped += 1
-        return False
+        harmful = _harmful(found)
+        if harmful and self._skipped >= self._recipe.spikes.most:
+            self._recorder.flush()  # the updates before it, which may wait to be written
+            self._stop(step, found, f"skipped updates before it: {self._skipped}")
+        # The batch is looked at now, with the model that found it so.
+        events = self._scene.events(step, found, "skip" if harmful else "warn")
+        what = f"skipped update {step}, a spike" if harmful else f"spike at update {step}"
+        self._seen[step] = found, events, what
+        self._skipped += harmful
+        return not harmful
 
-    def _found(self, metrics: Mapping[str, Any]) -> Found:
-        return self._read.pop(metrics["step"])
-
-    def _act(self, step: int, found: Found) -> None:
-        if _harmful(found):
-            self._tell(step, found, "skip", f"skipped update {step}, a spike")
-        else:
-            super()._act(step, found)
+    def written(self, metrics: Mapping[str, Any]) -> None:
+        if seen := self._seen.pop(metrics["step"], None):
+            self._tell(metrics["step"], *seen)
 
 
 class Rewind(Warn):
@@ -163,10 +167,7 @@ class Rewind(Warn):
             return
         config, made = self._recipe.spikes, len(self._rewinds)
         if made >= config.most:
-            raise TooManySpikes(
-                f"update {step}: {spike_words.jump(found)}, with rewinds before it: {made}, "
-                "which is spikes.limit; it may be raised"
-            )
+            self._stop(step, found, f"rewinds before it: {made}")
         there = checkpoint.steps_in(self._folder / "checkpoints")
         to = max((n for n in there if n <= self.needed(step)), default=0)
         events = self._scene.events(step, found, self.action)

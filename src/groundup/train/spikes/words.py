@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from groundup.data import Batches, Documents
 from groundup.measure import Verdict
@@ -16,20 +17,40 @@ Found = Mapping[str, Verdict]
 
 _LISTED = 32  # documents in an event
 _NAMED = 3  # and in a sentence, with so many characters of each
-_CHARACTERS = 40
+_CHARACTERS = 32
 
 
 class Scene:
-    """What the model was shown at an update."""
+    """What the model was shown at an update.
 
-    def __init__(self, batches: Batches, documents: Documents, rewinds: Rewinds) -> None:
+    `sequence_losses` gives the loss of each sequence of a batch, by the batch's number, in nats
+    per token, of the model as it is when it is called.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        documents: Documents,
+        rewinds: Rewinds,
+        sequence_losses: Callable[[int], list[float]],
+    ) -> None:
         self._batches, self._documents, self._rewinds = batches, documents, rewinds
+        self._sequence_losses = sequence_losses
 
     def events(self, step: int, found: Found, action: str) -> list[Event]:
-        """One line for events.jsonl for each series that has a spike at the update `step`."""
+        """One line for events.jsonl for each series that has a spike at the update `step`; the
+        documents of the sequence with the highest loss come first."""
         batch = self._rewinds.batch(step)
-        windows = self._batches.order(batch)
-        listed, number = self._documents.of_windows(windows.tolist(), self._batches.length, _LISTED)
+        windows = self._batches.order(batch).tolist()
+        losses = self._sequence_losses(batch)
+        worst = sorted(range(len(losses)), key=lambda row: _badness(losses[row]), reverse=True)
+        listed, number = self._documents.of_windows(
+            [windows[row] for row in worst], self._batches.length, _LISTED
+        )
+        documents = [
+            asdict(document) | {"loss": _number(round(losses[worst[place]], 4))}
+            for document, place in listed
+        ]
         first = batch * self._batches.size
         return [
             {
@@ -42,7 +63,7 @@ class Scene:
                 "action": action,
                 "batch": batch,
                 "samples": [first, first + self._batches.size - 1],
-                "documents": [asdict(document) for document in listed],
+                "documents": documents,
                 "document_count": number,
             }
             for name, verdict in found.items()
@@ -55,9 +76,11 @@ def jump(found: Found) -> str:
 
 
 def data(event: Event) -> str:
-    """The batch and its first documents."""
+    """The batch and its documents with the highest losses."""
     first, last = event["samples"]
-    names = [_named(document) for document in event["documents"][:_NAMED]]
+    named = event["documents"][:_NAMED]
+    units = [" nats", *[""] * _NAMED]
+    names = [_named(document, unit) for document, unit in zip(named, units, strict=False)]
     more = event["document_count"] - len(names)
     return (
         f"batch {event['batch']} (samples {first} to {last}) of "
@@ -102,12 +125,18 @@ def _jump(verdict: Verdict) -> str:
     return f"{value} ({verdict.mean:.4g} ± {verdict.deviation:.2g} before)"
 
 
-def _named(document: Mapping[str, object]) -> str:
+def _named(document: Mapping[str, Any], unit: str) -> str:
     number = "" if document["number"] is None else f"{document['number']} "
     text = " ".join(str(document["starts"]).split())
     shown = "".join(c if c.isprintable() else "·" for c in text)
     shown = shown if len(shown) <= _CHARACTERS else shown[: _CHARACTERS - 1] + "…"
-    return f"{number}“{shown}”"
+    loss = document["loss"]
+    return f"{number}“{shown}” ({'not finite' if loss is None else f'{loss:.2f}{unit}'})"
+
+
+def _badness(loss: float) -> tuple[bool, float]:
+    """What is not finite is worse than any number, and all of it equally."""
+    return (False, loss) if math.isfinite(loss) else (True, 0.0)
 
 
 def _number(value: float) -> float | None:
