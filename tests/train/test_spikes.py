@@ -28,11 +28,11 @@ from groundup.train import (
     setup,
     toml,
     train,
-    trainer,
 )
 from groundup.train.folder import FolderError
 from groundup.train.spikes import words as spike_words
 from groundup.train.spikes.rewinds import Rewinds
+from groundup.train.spikes.suspects import Suspects
 from tests.data.test_documents import Letters, file_of
 from tests.train.poisoned import POISON, Listening, acting, contents
 from tests.train.runs import changed, lines, metrics
@@ -152,57 +152,67 @@ def test_the_poisoned_document_comes_first(
     hit = 0
     for event in lines(undisturbed[action], "events"):
         documents = event["documents"]
-        losses = [document["loss"] for document in documents]
-        assert losses == sorted(losses, reverse=True)
+        values = [document[event["of"]] for document in documents]
+        assert values == sorted(values, reverse=True)
         assert len(documents) == event["document_count"] > 3
         poison = [document for document in documents if document["starts"][0] in POISON]
         if not poison:
             continue
         hit += 1
         assert poison == documents[:1]
-        assert losses[0] > 3 * losses[1]
+        assert values[0] > 1.5 * values[1]
         number, start = poison[0]["number"], poison[0]["starts"][:31]
-        said = (
-            f"of documents {number} “{start}…” ({losses[0]:.2f} nats), {documents[1]['number']} “"
-        )
+        unit = {"loss": f"{values[0]:.2f} nats", "grad_norm": f"gradient norm {values[0]:.2f}"}
+        said = f"of documents {number} “{start}…” ({unit[event['of']]}), {documents[1]['number']} “"
         assert said in spike_words.data(event)
     assert hit >= 2
 
 
 @pytest.mark.parametrize("action", ["skip", "warn"])
-def test_losses_are_those_of_the_model_at_that_moment(
+def test_suspects_are_looked_at_with_the_model_of_that_moment(
     poisoned: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     """Before the update where it is skipped, else right after it."""
     recipe = changed(acting(poisoned, action), micro_batch=4, steps=45)
-    original = trainer._sequence_losses
-    told: dict[int, list[float]] = {}
-    worst: dict[int | None, float] = {}
+    original = Suspects.of
+    told: dict[str, list[float]] = {}
 
-    def looking(run, batch: int) -> list[float]:
-        told[batch] = original(run, batch)
-        rows = torch.from_numpy(run.batches.batch(batch))
-        with torch.no_grad():
-            chances = run.model(rows[:, :-1]).softmax(-1)
-        own = -chances.gather(2, rows[:, 1:, None]).log().mean((1, 2))
-        assert told[batch] == pytest.approx(own.tolist(), rel=1e-4)
-        for window, loss in zip(run.batches.order(batch), told[batch], strict=True):
-            for document, _ in run.documents.of_windows([window], 16, 99)[0]:
-                worst[document.number] = max(worst.get(document.number, 0.0), loss)
-        return told[batch]
+    def looking(self: Suspects, series: str, batch: int) -> list[float]:
+        assert batch == 41
+        held = [None if p.grad is None else p.grad.clone() for p in self._model.parameters()]
+        losses, norms = own(self, batch)
+        told[series] = original(self, series, batch)
+        expected = losses if series == "loss" else norms
+        assert told[series] == pytest.approx(expected, rel=1e-4)
+        told["loss"] = losses
+        for p, before in zip(self._model.parameters(), held, strict=True):
+            assert before is p.grad is None or torch.equal(before, p.grad)  # type: ignore[arg-type]
+        return told[series]
 
-    monkeypatch.setattr(trainer, "_sequence_losses", looking)
+    def own(self: Suspects, batch: int) -> tuple[list[float], list[float]]:
+        twin = copy.deepcopy(self._model)
+        rows = torch.cat([torch.cat((i, t[:, -1:]), 1) for i, t in self._rows(batch)])
+        losses, norms = [], []
+        for row in rows:
+            twin.zero_grad()
+            chances = twin(row[None, :-1]).softmax(-1)
+            loss = -chances.gather(2, row[None, 1:, None]).log().mean()
+            loss.backward()
+            losses.append(loss.item())
+            squares = [float(p.grad.double().square().sum()) for p in twin.parameters()]  # type: ignore[union-attr]
+            norms.append(math.sqrt(sum(squares)))
+        return losses, norms
+
+    monkeypatch.setattr(Suspects, "of", looking)
     train(recipe, tmp_path)
-    assert list(told) == [41]
-    mean, loss = statistics.fmean(told[41]), metrics(tmp_path)[41]["loss"]
+    mean, loss = statistics.fmean(told["loss"]), metrics(tmp_path)[41]["loss"]
     if action == "skip":
         assert mean == pytest.approx(loss, rel=1e-5)
     else:
         assert abs(mean - loss) > 1e-3
-    (event,) = lines(tmp_path, "events")
-    assert {d["number"]: d["loss"] for d in event["documents"]} == {
-        number: round(loss, 4) for number, loss in worst.items()
-    }
+    for event in lines(tmp_path, "events"):
+        values = {d["number"]: d[event["of"]] for d in event["documents"]}
+        assert max(values.values()) == round(max(told[event["of"]]), 4)
 
 
 def test_looking_at_a_batch_changes_no_bit_of_a_compiled_run(
@@ -418,6 +428,7 @@ def test_notes_in_a_row_are_one(tmp_path: Path) -> None:
 
 def test_a_note_shows_no_control_characters() -> None:
     event = {
+        "of": "loss",
         "batch": 3,
         "samples": [24, 31],
         "documents": [
@@ -437,8 +448,8 @@ def test_what_is_not_finite_comes_first(tmp_path: Path) -> None:
     order = np.array([3, 1, 0, 2])
     batches = SimpleNamespace(order=lambda batch: order, length=2, size=4)
     documents = Documents(file_of([1, 0, 2, 0, 3, 0, 4, 0, 5]), Letters())
-    losses = [2.0, math.inf, 3.0, math.nan]
-    scene = spike_words.Scene(batches, documents, Rewinds(tmp_path), lambda batch: losses)
+    suspects = SimpleNamespace(of=lambda series, batch: [2.0, math.inf, 3.0, math.nan])
+    scene = spike_words.Scene(batches, documents, Rewinds(tmp_path), suspects)
     (event,) = scene.events(6, {"loss": Verdict(9.0, 3.0, 0.1)}, "warn")
     # Windows 1, 2, 0 and 3 in that order; each holds a document and the token that begins the next.
     found = [(document["number"], document["loss"]) for document in event["documents"]]

@@ -20,7 +20,6 @@ from torch import Tensor
 from groundup._atomic import atomic_write
 from groundup.data import Batches, Documents, Prepared, TokenFile, prepare
 from groundup.data import load as load_tokenizer
-from groundup.measure import positions, probing
 from groundup.model import Transformer
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
@@ -35,6 +34,7 @@ from groundup.train.signals import Interrupted, StopRequests
 from groundup.train.sinks import Sinks, check_installed, open_sinks
 from groundup.train.spikes.actions import ACTIONS, TooManySpikes, Warn
 from groundup.train.spikes.rewinds import GoBack, Rewinds
+from groundup.train.spikes.suspects import Suspects
 from groundup.train.spikes.words import Notes, Scene
 from groundup.train.summary import summarize, versions
 
@@ -297,23 +297,11 @@ def _spikes(run: _Run, recorder: Recorder, watch: Watcher) -> Warn:
     """What is done about spikes from here on."""
     recipe = run.recipe
     notes = Notes(watch, apart=recipe.spikes.window_of(recipe.train.steps) // 20)
-    losses = partial(_sequence_losses, run)
-    scene = Scene(run.batches, run.documents, run.rewinds, losses)
+    precision = partial(setup.compute_precision, recipe.train.precision, run.device)
+    suspects = Suspects(run.model, partial(_micro_batches, run), precision)
+    scene = Scene(run.batches, run.documents, run.rewinds, suspects)
     kind = ACTIONS[recipe.spikes.action]
     return kind(recipe, run.out, scene, run.rewinds, recorder, notes)
-
-
-def _sequence_losses(run: _Run, batch: int) -> list[float]:
-    """Cross-entropy of each sequence of a batch of the data, in nats per token, of the model as it
-    is now; training is not touched."""
-    found: list[Tensor] = []
-    for inputs, targets in _micro_batches(run, batch):
-        with setup.compute_precision(run.recipe.train.precision, run.device):
-            logits = probing.run(run.model, probing.Probe((inputs,)), ())
-        for one, wanted in zip(logits.split(1), targets.split(1), strict=True):
-            sums, counts = positions.loss_by_position(one, wanted)
-            found.append(sums.sum() / counts.sum())
-    return torch.stack(found).tolist()
 
 
 def _update(run: _Run, step: int, spikes: Warn) -> tuple[Tensor, Tensor, bool]:

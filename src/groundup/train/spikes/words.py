@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ from groundup.data import Batches, Documents
 from groundup.measure import Verdict
 from groundup.train.progress import Watcher
 from groundup.train.spikes.rewinds import Event, Rewinds
+from groundup.train.spikes.suspects import Suspects
 
 Found = Mapping[str, Verdict]
 """The spikes of one update, by series: "loss", "grad_norm"."""
@@ -21,36 +22,22 @@ _CHARACTERS = 32
 
 
 class Scene:
-    """What the model was shown at an update.
-
-    `sequence_losses` gives the loss of each sequence of a batch, by the batch's number, in nats
-    per token, of the model as it is when it is called.
-    """
+    """What the model was shown at an update."""
 
     def __init__(
         self,
         batches: Batches,
         documents: Documents,
         rewinds: Rewinds,
-        sequence_losses: Callable[[int], list[float]],
+        suspects: Suspects,
     ) -> None:
         self._batches, self._documents, self._rewinds = batches, documents, rewinds
-        self._sequence_losses = sequence_losses
+        self._suspects = suspects
 
     def events(self, step: int, found: Found, action: str) -> list[Event]:
         """One line for events.jsonl for each series that has a spike at the update `step`; the
-        documents of the sequence with the highest loss come first."""
+        documents of the sequence with the highest loss, or gradient norm, come first."""
         batch = self._rewinds.batch(step)
-        windows = self._batches.order(batch).tolist()
-        losses = self._sequence_losses(batch)
-        worst = sorted(range(len(losses)), key=lambda row: _badness(losses[row]), reverse=True)
-        listed, number = self._documents.of_windows(
-            [windows[row] for row in worst], self._batches.length, _LISTED
-        )
-        documents = [
-            asdict(document) | {"loss": _number(round(losses[worst[place]], 4))}
-            for document, place in listed
-        ]
         first = batch * self._batches.size
         return [
             {
@@ -63,11 +50,23 @@ class Scene:
                 "action": action,
                 "batch": batch,
                 "samples": [first, first + self._batches.size - 1],
-                "documents": documents,
-                "document_count": number,
+                **self._listed(name, batch),
             }
             for name, verdict in found.items()
         ]
+
+    def _listed(self, series: str, batch: int) -> Event:
+        windows = self._batches.order(batch).tolist()
+        values = self._suspects.of(series, batch)
+        worst = sorted(range(len(values)), key=lambda row: _badness(values[row]), reverse=True)
+        listed, number = self._documents.of_windows(
+            [windows[row] for row in worst], self._batches.length, _LISTED
+        )
+        documents = [
+            asdict(document) | {series: _number(round(values[worst[place]], 4))}
+            for document, place in listed
+        ]
+        return {"documents": documents, "document_count": number}
 
 
 def jump(found: Found) -> str:
@@ -76,11 +75,11 @@ def jump(found: Found) -> str:
 
 
 def data(event: Event) -> str:
-    """The batch and its documents with the highest losses."""
+    """The batch and the documents in it that are most suspect."""
     first, last = event["samples"]
     named = event["documents"][:_NAMED]
-    units = [" nats", *[""] * _NAMED]
-    names = [_named(document, unit) for document, unit in zip(named, units, strict=False)]
+    words = [_UNITS[event["of"]], *["{}"] * _NAMED]
+    names = [_named(d, d[event["of"]], word) for d, word in zip(named, words, strict=False)]
     more = event["document_count"] - len(names)
     return (
         f"batch {event['batch']} (samples {first} to {last}) of "
@@ -125,13 +124,16 @@ def _jump(verdict: Verdict) -> str:
     return f"{value} ({verdict.mean:.4g} ± {verdict.deviation:.2g} before)"
 
 
-def _named(document: Mapping[str, Any], unit: str) -> str:
+# How the first of several numbers is said.
+_UNITS = {"loss": "{} nats", "grad_norm": "gradient norm {}"}
+
+
+def _named(document: Mapping[str, Any], value: float | None, word: str) -> str:
     number = "" if document["number"] is None else f"{document['number']} "
     text = " ".join(str(document["starts"]).split())
     shown = "".join(c if c.isprintable() else "·" for c in text)
     shown = shown if len(shown) <= _CHARACTERS else shown[: _CHARACTERS - 1] + "…"
-    loss = document["loss"]
-    return f"{number}“{shown}” ({'not finite' if loss is None else f'{loss:.2f}{unit}'})"
+    return f"{number}“{shown}” ({'not finite' if value is None else word.format(f'{value:.2f}')})"
 
 
 def _badness(loss: float) -> tuple[bool, float]:
