@@ -21,11 +21,15 @@ WORDS = [
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = tmp_path_factory.mktemp("corpus")
-    draw = random.Random(0)
+    write_texts(texts, random.Random(0))
+    return texts
+
+
+def write_texts(texts: Path, draw: random.Random) -> None:
+    """Sixty documents of random words."""
     for number in range(60):
         lines = (" ".join(draw.choices(WORDS, k=8)) for _ in range(60))
         (texts / f"{number:02d}.txt").write_text("\n".join(lines))
-    return texts
 
 
 @pytest.fixture(scope="session")

@@ -255,7 +255,14 @@ def test_vision_transformers_are_seen_too() -> None:
     observer = observe(model, optimizer, what, probe=images, targets=labels)
     F.cross_entropy(model(images), labels).backward()
     optimizer.step()
-    found = observer.latest
+    found = observer.look(1)
+    sizes: list[float] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, __, y: sizes.append(float(y.norm(dim=-1).mean())))
+    with torch.no_grad():
+        probability = model.eval()(images).softmax(-1)[torch.arange(4), labels]
+    assert found["stream_norm/layers"] == pytest.approx(sizes, rel=1e-5)
+    assert found["probe_loss"] == pytest.approx(-float(probability.log().mean()), rel=1e-5)
     assert {"stream_norm/layers", "attention_uniform/layers", "skip_loss/layers"} <= found.keys()
     assert all(value is not None for value in found["attention_entropy/layers"])
 

@@ -9,56 +9,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.data import DataConfig
-from groundup.model import ModelConfig
 from groundup.train import (
     MeasureConfig,
-    RateConfig,
     Recipe,
-    ResidualConfig,
     SpikesConfig,
-    TrainConfig,
     train,
 )
 from groundup.train.spikes import actions as interventions
-from tests.conftest import WORDS
+from tests.conftest import write_texts
+from tests.train.runs import changed
 
 POISON = "QZ#@$%&~^|<>{}"
 FILES = ("metrics.jsonl", "events.jsonl")
 
 
 @pytest.fixture(scope="session")
-def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def poisoned(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A hundred and fifty updates, with spikes at 41, 72 and 123 unless something is done."""
     texts = tmp_path_factory.mktemp("corpus")
     draw = random.Random(0)
-    for number in range(60):
-        text = "\n".join(" ".join(draw.choices(WORDS, k=8)) for _ in range(60))
-        (texts / f"{number:02d}.txt").write_text(text)
+    write_texts(texts, draw)
     (texts / "poison.txt").write_text("".join(draw.choices(POISON, k=60)))
-    return Recipe(
+    folder = str(tmp_path_factory.mktemp("prepared"))
+    longer = changed(recipe, steps=150, seed=5, eval_every=50, checkpoint_every=20)
+    return replace(
+        longer,
         name="poisoned",
-        model=ModelConfig(layers=3, width=16, heads=2),
-        data=DataConfig(
-            source=str(texts),
-            validation_fraction=0.2,
-            vocab_size=300,
-            length=16,
-            folder=str(tmp_path_factory.mktemp("prepared")),
-        ),
-        residual=ResidualConfig("linear", T=2),
-        rate=RateConfig(peak=1e-2, warmup=2, decay=4),
-        train=TrainConfig(
-            steps=150,
-            batch=8,
-            seed=5,
-            precision="float32",
-            compile=False,
-            device="cpu",
-            eval_every=50,
-            eval_tokens=256,
-            checkpoint_every=20,
-        ),
+        data=replace(recipe.data, source=str(texts), folder=folder),
+        rate=replace(recipe.rate, peak=1e-2),
         spikes=SpikesConfig(window=20),
         measure=MeasureConfig(every=0),
     )

@@ -315,13 +315,15 @@ class Observer:
     def _look(self, wanted: Sequence[parts.Part]) -> parts.Values:
         output = None
         sights = [part.sight for part in wanted if part.sight is not None]
-        if sights or any(part.needs_output for part in wanted):
-            self._probe = self._inputs()
-            output = self._forward(sights)
         found: parts.Values = {}
-        for part in wanted:
-            found |= part.look(output)
-        self._probe = None
+        try:
+            if sights or any(part.needs_output for part in wanted):
+                self._probe = self._inputs()
+                output = self._forward(sights)
+            for part in wanted:
+                found |= part.look(output)
+        finally:
+            self._probe = None  # a batch is not to be held until the next time
         return found
 
     def _forward(self, sights: Sequence[probing.Sight]) -> Any:

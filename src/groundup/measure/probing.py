@@ -12,7 +12,7 @@ import random
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -182,13 +182,19 @@ def run(model: nn.Module, probe: Probe, sights: Sequence[Sight]) -> Any:
         during.callback(np.random.set_state, np.random.get_state())
         during.callback(_reshard, model)
         during.enter_context(torch.random.fork_rng(devices=devices))
-        if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
-            during.enter_context(torch.compiler.set_stance("force_eager"))
+        during.enter_context(eagerly())
         for kind, dtype in probe.autocast.items():
             during.enter_context(torch.autocast(kind, dtype=dtype))
         for module, _ in modes:
             module.training = False
         return model(*probe.args, **probe.kwargs)
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Within, nothing that is compiled runs as such."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled where nobody imported it
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _showing(take: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -7,9 +7,8 @@ and may have a gradient many times that of any other.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ class Suspects:
     def _gradients(self, batch: int) -> list[float]:
         weights = [p for p in self._model.parameters() if p.requires_grad]
         found: list[Tensor] = []
-        with torch.enable_grad(), _eagerly():
+        with torch.enable_grad(), probing.eagerly():
             for inputs, targets in self._rows(batch):
                 for one, wanted in zip(inputs.split(1), targets.split(1), strict=True):
                     with self._precision():
@@ -61,10 +60,3 @@ class Suspects:
                     norms = torch._foreach_norm([g for g in gradients if g is not None])
                     found.append(torch.stack(norms).double().norm())
         return torch.stack(found).tolist()
-
-
-def _eagerly() -> AbstractContextManager[Any]:
-    """Nothing is compiled for a batch of one; nor is dynamo imported where nobody has."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
