@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_write", "remove_leftovers"]
+__all__ = ["atomic_file", "atomic_write", "naming", "remove_leftovers"]
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb+") as file:
+        with naming(path), open(temporary, "xb+") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -36,6 +36,17 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` to `path`, atomically."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError within says of which file it is, as that of a write to a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
 
@@ -15,17 +17,28 @@ COMMANDS = {
     "compare": "train with and without residual warmup, side by side, and report",
     "train": "train one run; goes on by itself where it was stopped",
     "sweep": "a grid of runs: variants and fields' values, each with each",
+    "plan": "memory, FLOPs, hours and disk of a run on so many GPUs, before it",
     "schedule": "what the rate, the decay and α will do, before a run",
     "data": "prepare token files from text, or inspect them",
     "report": "one self-contained page from run folders",
 }
+_LONGEST = 2000  # characters of a message
 _NEEDED = ("tokenizers", "tyro", "rich", "tomli_w", "matplotlib")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 training stopped, 2 bad input,
     130 and 143 after SIGINT and SIGTERM (a checkpoint was written)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        faulthandler.enable()  # a mapped file that is cut ends the process: say at least where
+    _print_anything()
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and (start := sys.modules.get("groundup.train.parallel.start")):
+        start.leave(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -40,25 +53,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(name, rest)
 
 
+def _print_anything() -> None:
+    """What a terminal or a log cannot show, α under an ASCII locale, is escaped: no run ends for
+    its printing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(name: str, arguments: list[str]) -> int:
+    from groundup.train.parallel.start import speaks
     from groundup.train.signals import Interrupted
-    from groundup.train.trainer import TrainingStopped
+    from groundup.train.trainer import ProcessLost, TrainingStopped
+    from groundup.train.world import FailedElsewhere, lost
 
     command = importlib.import_module(f"groundup.commands.{name}")
     try:
         return command.main(arguments)
     except Interrupted as stopped:
-        return _fail(f"{stopped}; the same command goes on from there", stopped.code)
+        said = f"{stopped}; the same command goes on from there" if speaks() else ""
+        return _fail(said, stopped.code)
     except KeyboardInterrupt:  # before or after the loop, where there is nothing to save
         return _fail("stopped", 130)
+    except ProcessLost as gone:
+        return _fail(str(gone), 1)
     except TrainingStopped as stopped:
-        return _fail(str(stopped), 1)
+        return _fail(str(stopped) if speaks() else "", 1)
+    except FailedElsewhere:
+        return 2
     except (ValueError, OSError) as error:
         return _fail(str(error))
+    except RuntimeError as error:  # before or after the loop
+        if not lost(error):
+            raise
+        why = str(error).strip().split("\n", 1)[0]
+        return _fail(f"another process of the run is gone: {why}. The same command goes on", 1)
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"groundup: {message}", file=sys.stderr)
+    """In one line, and no more of it than can be read: a message may quote what was given."""
+    if message:
+        line = " ".join(message.splitlines())
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        print(f"groundup: {line}", file=sys.stderr)
     return code
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from groundup.train import Recipe, toml, train
-from groundup.train.checkpoint import CheckpointError
 from groundup.train.folder import FolderError, locked
+from tests.train.poisoned import Listening
 
 
 def command(recipe_file: Path, out: Path) -> list[str]:
@@ -126,17 +126,17 @@ def test_data_that_changed_is_refused_on_resume(recipe: Recipe, tmp_path: Path) 
         train(recipe, tmp_path / "run")
 
 
-def test_a_damaged_newest_checkpoint_says_how_to_go_on(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_one_before_a_damaged_newest_checkpoint_is_used(recipe: Recipe, tmp_path: Path) -> None:
     train(recipe, tmp_path)
+    expected = (tmp_path / "metrics.jsonl").read_bytes()
     (tmp_path / "summary.json").unlink()
-    newest = tmp_path / "checkpoints" / "step-00000012"
-    data = newest / "__0_0.distcp"
+    data = tmp_path / "checkpoints" / "step-00000012" / "__0_0.distcp"
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="remove this folder to go on after 8 upd") as caught:
-        train(recipe, tmp_path)
-    assert "\n" not in str(caught.value)
-    shutil.rmtree(newest)
-    train(recipe, tmp_path)
+    watch = Listening()
+    train(recipe, tmp_path, watch)
+    assert any("__0_0.distcp has 100 bytes" in note for note in watch.notes)
+    assert (tmp_path / "checkpoints" / "step-00000012.damaged").is_dir()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == expected
 
 
 def test_a_damaged_summary_is_named(recipe: Recipe, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.train import Recipe, checkpoint, toml, train, trainer
-from groundup.train.recorder import Recorder
+from groundup.train import Recipe, checkpoint, recorder, toml, train, trainer
+from groundup.train import run as runs
+from groundup.train.checkpoint import Checkpoints
 from groundup.train.spikes.rewinds import Rewinds
 from tests.train.poisoned import Listening, acting, contents
 from tests.train.runs import changed, forget_the_end, lines
@@ -49,7 +50,7 @@ def test_numbers_that_arrive_late_change_nothing(
 ) -> None:
     """On a GPU they are written two updates late; who only then looks at the batch sees a later
     model."""
-    monkeypatch.setattr(Recorder, "_ready", lambda self: False)
+    monkeypatch.setattr(recorder, "_in_flight", lambda arrived: 2)
     train(acting(poisoned, action), tmp_path)
     found, expected = contents(tmp_path), contents(undisturbed[action])
     assert found["metrics.jsonl"] == expected["metrics.jsonl"]
@@ -76,11 +77,11 @@ class Killed(BaseException):
         (Rewinds, "add", True, 1),
         (Rewinds, "add", False, 1),
         (Rewinds, "discard_undone", False, 2),
-        (checkpoint, "load", False, 1),
-        (Recorder, "__init__", False, 2),
-        (Recorder, "event", False, 1),
-        (checkpoint, "save", True, 3),
-        (checkpoint, "save", False, 3),
+        (Checkpoints, "resume", False, 2),
+        (recorder.Recorder, "__init__", False, 2),
+        (recorder.Recorder, "event", False, 1),
+        (Checkpoints, "save", True, 3),
+        (Checkpoints, "save", False, 3),
     ],
 )
 def test_killed_at_each_moment_of_a_rewind(
@@ -118,7 +119,7 @@ def test_killed_at_each_moment_of_a_rewind(
 def test_a_rewind_leaves_no_model_behind_and_compiles_nothing_anew(
     poisoned: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = trainer._build
+    original = runs.build
     models: list[weakref.ref] = []
 
     def build(*args):
@@ -127,7 +128,7 @@ def test_a_rewind_leaves_no_model_behind_and_compiles_nothing_anew(
         models.append(weakref.ref(run.model))
         return run
 
-    monkeypatch.setattr(trainer, "_build", build)
+    monkeypatch.setattr(runs, "build", build)
     counters = torch._dynamo.utils.counters
     torch._dynamo.reset()
     counters.clear()

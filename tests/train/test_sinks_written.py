@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from groundup.model import Transformer
-from groundup.train import Recipe, sinks, train, trainer
+from groundup.train import Recipe, sinks, train, update
 from groundup.train.sinks import open_sinks
 from groundup.train.spikes.config import SpikesConfig
 from tests.train.runs import forget_the_end, metrics
@@ -202,7 +202,7 @@ def test_a_run_computes_the_same_and_shows_each_update_once(recipe, tmp_path, of
 
 
 def test_a_run_that_goes_back_shows_what_it_kept(recipe, tmp_path, offline, monkeypatch) -> None:
-    original, forward = trainer._micro_batches, Transformer.forward
+    original, forward = update.micro_batches, Transformer.forward
     broken = []
 
     def once(self, *args, **kwargs):
@@ -216,7 +216,7 @@ def test_a_run_that_goes_back_shows_what_it_kept(recipe, tmp_path, offline, monk
             monkeypatch.setattr(Transformer, "forward", once)
         return original(run, step)
 
-    monkeypatch.setattr(trainer, "_micro_batches", poisoned)
+    monkeypatch.setattr(update, "micro_batches", poisoned)
     log = replace(OFFLINE, tensorboard=True)
     train(replace(recipe, log=log, spikes=SpikesConfig("rewind")), tmp_path)
     assert broken

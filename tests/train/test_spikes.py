@@ -29,6 +29,7 @@ from groundup.train import (
 )
 from groundup.train.folder import FolderError
 from groundup.train.spikes import words as spike_words
+from groundup.train.world import ALONE
 from tests.train.poisoned import POISON, Listening, acting, contents
 from tests.train.runs import changed, lines, metrics
 
@@ -45,7 +46,8 @@ def loop(recipe: Recipe) -> tuple[list[dict], list[tuple[int, int]]]:
     and who goes back has copies of everything. The lines, and (step, to) of each rewind."""
     tokens = TokenFile.open(prepare(recipe.data).train).tokens
     device = torch.device("cpu")
-    model = setup.build_model(replace(recipe.model, vocab_size=300), recipe.train.seed, device)
+    built = replace(recipe, model=replace(recipe.model, vocab_size=300))
+    model, _ = setup.build_model(built, ALONE, device)
     optimizer = setup.build_optimizer(model, recipe)
     alpha = [0.0] * recipe.model.layers
     for l, block in enumerate(model.layers):
@@ -247,17 +249,14 @@ def test_what_is_not_finite_is_a_spike_before_the_first_window_too(
     )
     recipe = changed(acting(poisoned, action), steps=30)
     recipe = replace(recipe, residual=ResidualConfig())
-    if action == "warn":
-        with pytest.raises(TrainingStopped, match="update 7: loss is nan, grad_norm is nan"):
-            train(recipe, tmp_path)
-    else:
-        train(recipe, tmp_path)
+    train(recipe, tmp_path)
     events = lines(tmp_path, "events")
     assert [(e["step"], e["of"], e["value"]) for e in events] == [
         (7, "loss", None),
         (7, "grad_norm", None),
     ]
-    assert [e["action"] for e in events] == [action] * 2
+    done = {"warn": "skip"}.get(action, action)
+    assert [e["action"] for e in events] == [done] * 2
     if action == "skip":
         line = metrics(tmp_path)[7]
         assert line["loss"] is line["grad_norm"] is None

@@ -38,17 +38,18 @@ def test_suspects_are_looked_at_with_the_model_of_that_moment(
     original = Suspects.of
     told: dict[str, list[float]] = {}
 
-    def looking(self: Suspects, series: str, batch: int) -> list[float]:
+    def looking(self: Suspects, series: str, batch: int) -> tuple[str, list[float]]:
         assert batch == 41
         held = [None if p.grad is None else p.grad.clone() for p in self._model.parameters()]
         losses, norms = own(self, batch)
-        told[series] = original(self, series, batch)
+        by, told[series] = original(self, series, batch)
+        assert by == series
         expected = losses if series == "loss" else norms
         assert told[series] == pytest.approx(expected, rel=1e-4)
         told["loss"] = losses
         for p, before in zip(self._model.parameters(), held, strict=True):
             assert before is p.grad is None or torch.equal(before, p.grad)  # type: ignore[arg-type]
-        return told[series]
+        return by, told[series]
 
     def own(self: Suspects, batch: int) -> tuple[list[float], list[float]]:
         twin = copy.deepcopy(self._model)
@@ -92,6 +93,7 @@ def test_looking_at_a_batch_changes_no_bit_of_a_compiled_run(
 def test_a_note_shows_no_control_characters() -> None:
     event = {
         "of": "loss",
+        "by": "loss",
         "batch": 3,
         "samples": [24, 31],
         "documents": [
@@ -111,7 +113,7 @@ def test_what_is_not_finite_comes_first(tmp_path: Path) -> None:
     order = np.array([3, 1, 0, 2])
     batches = SimpleNamespace(order=lambda batch: order, length=2, size=4)
     documents = Documents(file_of([1, 0, 2, 0, 3, 0, 4, 0, 5]), Letters())
-    suspects = SimpleNamespace(of=lambda series, batch: [2.0, math.inf, 3.0, math.nan])
+    suspects = SimpleNamespace(of=lambda series, batch: (series, [2.0, math.inf, 3.0, math.nan]))
     scene = spike_words.Scene(batches, documents, Rewinds(tmp_path), suspects)
     (event,) = scene.events(6, {"loss": Verdict(9.0, 3.0, 0.1)}, "warn")
     # Windows 1, 2, 0 and 3 in that order; each holds a document and the token that begins the next.

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 
 from groundup.data import Batches, TokenFile, prepare
 from groundup.model import Transformer, initialize
-from groundup.train import Recipe, ResidualConfig, TrainingStopped, train
+from groundup.train import Recipe, ResidualConfig, TrainingStopped, train, update
 from groundup.train.evaluate import Evaluation, HeldOut
-from groundup.train.setup import build_model, build_optimizer, pick_device
+from groundup.train.parallel.start import pick_device
+from groundup.train.setup import build_model, build_optimizer
+from groundup.train.world import ALONE
 from tests.train.runs import changed, metrics
 
 
@@ -126,7 +128,8 @@ def test_bf16_compute_keeps_float32_weights(recipe, tmp_path) -> None:
 def test_evaluation_is_weighted_by_tokens(recipe) -> None:
     prepared = prepare(recipe.data)
     tokens = TokenFile.open(prepared.validation).tokens
-    model = build_model(replace(recipe.model, vocab_size=300), 0, torch.device("cpu"))
+    built = replace(recipe, model=replace(recipe.model, vocab_size=300))
+    model, _ = build_model(built, ALONE, torch.device("cpu"))
     length = 16
     for batch, limit in ((7, 16 * 23), (64, 0), (5, 100)):
         got = (
@@ -144,7 +147,8 @@ def test_evaluation_is_weighted_by_tokens(recipe) -> None:
 
 
 def test_no_decay_on_norms_and_embeddings(recipe) -> None:
-    model = build_model(replace(recipe.model, vocab_size=300), 0, torch.device("cpu"))
+    built = replace(recipe, model=replace(recipe.model, vocab_size=300))
+    model, _ = build_model(built, ALONE, torch.device("cpu"))
     optimizer = build_optimizer(model, recipe)
     decayed = {id(p) for g in optimizer.param_groups[:2] for p in g["params"]}
     for name, parameter in model.named_parameters():
@@ -157,16 +161,15 @@ def test_no_decay_on_norms_and_embeddings(recipe) -> None:
 def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
     recipe, tmp_path, monkeypatch
 ) -> None:
-    from groundup.train import trainer
-
-    original = trainer._micro_batches
+    original = update.micro_batches
+    recipe = changed(recipe, nonfinite=0)
 
     def poisoned(run, step):
         if step == 9:
             monkeypatch.setattr(Transformer, "forward", _poison(Transformer.forward), raising=True)
         return original(run, step)
 
-    monkeypatch.setattr(trainer, "_micro_batches", poisoned)
+    monkeypatch.setattr(update, "micro_batches", poisoned)
     with pytest.raises(TrainingStopped, match=r"update 9: loss is nan, grad_norm is nan.*8 upd"):
         train(recipe, tmp_path)
     assert metrics(tmp_path)[-1]["loss"] is None
@@ -175,6 +178,51 @@ def test_a_non_finite_loss_stops_with_a_reason_and_keeps_the_checkpoint(
     train(recipe, tmp_path)
     train(recipe, tmp_path / "undisturbed")
     assert metrics(tmp_path) == metrics(tmp_path / "undisturbed")
+
+
+def test_non_finite_updates_are_skipped_and_counted(recipe, tmp_path, monkeypatch) -> None:
+    """Two bad batches in a row: weights and optimizer state are those of a run without them."""
+    _poison_batches(monkeypatch, {5, 6})
+    recipe = changed(recipe, nonfinite=2, eval_every=100)
+    notes = Notes()
+    train(recipe, tmp_path / "run", notes)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if line.get("skipped")] == [5, 6]
+    assert [line["loss"] is None for line in lines] == [step in (5, 6) for step in range(12)]
+    assert [line["tokens"] for line in lines] == [64 * (step + 1) for step in range(12)]
+    assert any("update 5: loss is nan, grad_norm is nan; skipped" in note for note in notes.said)
+
+    def left_out(optimizer, finite) -> None:
+        if finite:
+            optimizer.step()
+
+    monkeypatch.undo()
+    _poison_batches(monkeypatch, {5, 6})
+    monkeypatch.setattr(update, "guarded_step", left_out)
+    train(recipe, tmp_path / "other")
+    assert metrics(tmp_path / "other") == lines
+
+
+def test_more_non_finite_updates_in_a_row_than_allowed(recipe, tmp_path, monkeypatch) -> None:
+    _poison_batches(monkeypatch, range(5, 99))
+    limited = changed(recipe, nonfinite=3, checkpoint_every=7)
+    with pytest.raises(TrainingStopped, match=r"update 8: .*after 3 such updates in a row.*7 upd"):
+        train(limited, tmp_path)
+    assert len(metrics(tmp_path)) == 9
+    # Those before the checkpoint count when the run goes on: 5 and 6, then 7, and 8 is too much.
+    with pytest.raises(TrainingStopped, match=r"update 8: "):
+        train(limited, tmp_path)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def update(self, status) -> None:
+        pass
 
 
 def test_a_held_out_loss_that_is_not_finite_stops_too(recipe, tmp_path, monkeypatch) -> None:
@@ -190,6 +238,8 @@ def test_a_run_that_diverged_to_finite_numbers_finishes(recipe, tmp_path, monkey
 
 
 def _poison(forward):
+    """A forward whose loss is NaN."""
+
     def wrapped(self, tokens, targets=None):
         losses = forward(self, tokens, targets)
         if targets is None:  # looked at, not trained
@@ -197,6 +247,23 @@ def _poison(forward):
         return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
 
     return wrapped
+
+
+def _poison_batches(monkeypatch: pytest.MonkeyPatch, batches) -> None:
+    """Batches whose loss is NaN."""
+    rows, forward = update.micro_batches, Transformer.forward
+    now = []
+
+    def noted(run, batch):
+        now[:] = [batch]
+        return rows(run, batch)
+
+    def wrapped(self, *args):
+        bad = now and now[0] in batches
+        return (_poison(forward) if bad else forward)(self, *args)
+
+    monkeypatch.setattr(update, "micro_batches", noted)
+    monkeypatch.setattr(Transformer, "forward", wrapped)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

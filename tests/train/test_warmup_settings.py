@@ -20,6 +20,7 @@ from groundup.train import (
     setup,
     train,
 )
+from groundup.train.world import ALONE
 from tests.train.runs import changed, forget_the_end, metrics
 
 
@@ -128,7 +129,7 @@ def test_layers_warm_up_their_rates_in_turn(recipe: Recipe, tmp_path: Path) -> N
         optimizer=OptimizerConfig(weight_decay=0.0, clip=0.0),
         rate=RateConfig(peak=1e-3, warmup=0, decay=0, layers=ResidualConfig("linear", T=4)),
     )
-    model = setup.build_model(recipe.model, 0, torch.device("cpu"))
+    model, _ = setup.build_model(recipe, ALONE, torch.device("cpu"))
     optimizer = setup.build_optimizer(model, recipe)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     setup.build_rates(optimizer, recipe).at(0)
@@ -149,7 +150,7 @@ def test_weight_decay_modes_reach_the_optimizer(recipe: Recipe) -> None:
             model=replace(recipe.model, vocab_size=300),
             rate=RateConfig(peak=1e-3, warmup=2, decay=0, weight_decay=mode),
         )
-        model = setup.build_model(changed_recipe.model, 0, torch.device("cpu"))
+        model, _ = setup.build_model(changed_recipe, ALONE, torch.device("cpu"))
         optimizer = setup.build_optimizer(model, changed_recipe)
         setup.build_rates(optimizer, changed_recipe).at(0)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)

@@ -12,14 +12,13 @@ from groundup.commands._options import (
     recipe_named,
     refuse_ignored_residual,
 )
+from groundup.commands._parallel import console, joined, prepared
 from groundup.commands._table import print_table
-from groundup.data import prepare, show_progress
 from groundup.experiment import compare, plan
 from groundup.experiment.display import Display
 from groundup.report import comparison, read_runs, write_report
 from groundup.report.words import headline
 from groundup.train.recipe_file import expand
-from groundup.train.setup import pick_device
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,14 @@ def main(arguments: list[str]) -> int:
     if options.seeds and recipe.train.seed != named.train.seed:
         raise ValueError("train.seed would be ignored, since seeds are given: say only --seeds")
     refuse_ignored_residual(file, recipe)
-    pick_device(recipe.train.device)
+    world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
     runs = plan(expand(recipe, file.changes), options.seeds or (recipe.train.seed,), out)
-    with show_progress() as progress:
-        prepare(recipe.data, progress=progress)
-    with Display(runs) as display:
+    prepared(recipe, world)
+    with Display(runs, console(world)) as display:
         compare(runs, display.watch, shlex.join(["groundup", "compare", *arguments]))
+    if not world.main:
+        return 0
     folders = [run.folder for run in runs]
     result = comparison(read_runs(folders))
     page = write_report(folders, out / "report.html", title=recipe.name)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from groundup.commands._options import RecipeFlags, parse, recipe_named
-from groundup.data import prepare, show_progress
+from groundup.commands._parallel import console, joined, prepared
 from groundup.experiment import plan
 from groundup.experiment.display import Display
 from groundup.experiment.sweep import Pivot, mean, parse_axes, run_sweep, write_csv
@@ -18,7 +18,6 @@ from groundup.report import write_report
 from groundup.report.words import number
 from groundup.train.recipe import Recipe
 from groundup.train.recipe_file import Axes, expand, sweep
-from groundup.train.setup import pick_device
 from groundup.train.toml import differences
 
 
@@ -63,16 +62,16 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join(f"{run.folder}" for run in runs))
         return 0
-    pick_device(recipe.train.device)
-    with show_progress() as progress:
-        prepare(recipe.data, progress=progress)
-    with Display(runs) as display:
+    world = joined(recipe)
+    prepared(recipe, world)
+    with Display(runs, console(world)) as display:
         command = shlex.join(["groundup", "sweep", *arguments])
         results = run_sweep(runs, points, display.watch, command)
+    if not world.main:
+        return 0
     write_csv(results, axes, out / "sweep.csv")
-    console = display.console
-    console.print()
-    _print_table(console, Pivot.of(results, axes))
+    display.console.print()
+    _print_table(display.console, Pivot.of(results, axes))
     print(out / "sweep.csv")
     print(write_report([run.folder for run in runs], out / "report.html", title=recipe.name))
     return 0

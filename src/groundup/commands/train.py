@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.commands._options import RecipeFlags, parse, recipe_named
-from groundup.data import prepare, show_progress
+from groundup.commands._parallel import console, joined, prepared
 from groundup.experiment import Planned
 from groundup.experiment.display import Display
 from groundup.train import train
-from groundup.train.setup import pick_device
 
 
 @dataclass(frozen=True)
 class Train:
     """Train one run of a recipe. Started again, it goes on where it was stopped.
+
+    Several processes: torchrun --nproc-per-node N -m groundup train RECIPE.
 
     Any field of the recipe can be changed by its flag; --steps, --batch and --device are short for
     --train.steps, --train.batch and --train.device.
@@ -35,18 +36,18 @@ def main(arguments: list[str]) -> int:
     options = parse(Train(named.recipe), "train RECIPE", rest)
     recipe = options.recipe
     recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
-    pick_device(recipe.train.device)
+    world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
-    with show_progress() as progress:
-        prepare(recipe.data, progress=progress)
+    prepared(recipe, world)
     run = Planned(recipe.variant, recipe, out)
     command = shlex.join(["groundup", "train", *arguments])
-    with Display([run]) as display:
+    with Display([run], console(world)) as display:
         summary = train(recipe, out, display.watch(run), command, change_rate=options.change_rate)
-        console = display.console
-    console.print(
-        f"held-out loss {summary['eval_loss']:.4f}, perplexity {summary['eval_perplexity']:.2f} "
-        f"after {summary['steps']} updates in {summary['wall_seconds']:.0f} s: {out}",
+    perplexity = summary["eval_perplexity"]
+    said = "beyond e^700" if perplexity is None else f"{perplexity:.2f}"
+    display.console.print(
+        f"held-out loss {summary['eval_loss']:.4f}, perplexity {said} after {summary['steps']} "
+        f"updates in {summary['wall_seconds']:.0f} s: {out}",
         highlight=False,
         markup=False,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup._check import count
-from groundup._following import innermost
+from groundup._following import innermost, skipping
 from groundup.measure import parts, probing
 from groundup.measure.closure import after_closure
 from groundup.measure.noise import two_batches
@@ -285,6 +285,9 @@ class Observer:
 
     @torch.no_grad()
     def _begin(self) -> None:
+        if skipping(self._optimizer):
+            self._squares = {}
+            return
         self._measuring = True
         try:
             self._seen = self._look(self._parts)

@@ -180,7 +180,7 @@ def run(model: nn.Module, probe: Probe, sights: Sequence[Sight]) -> Any:
         during.callback(_restore, buffers, modes)
         during.callback(random.setstate, random.getstate())
         during.callback(np.random.set_state, np.random.get_state())
-        during.callback(_reshard, model)
+        during.callback(reshard, model)
         during.enter_context(torch.random.fork_rng(devices=devices))
         during.enter_context(eagerly())
         for kind, dtype in probe.autocast.items():
@@ -205,7 +205,7 @@ def _showing(take: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, 
     return hook
 
 
-def _reshard(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Shard what FSDP2 left gathered for a backward that does not come: the next forward would take
     it as it is, without the update between."""
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")

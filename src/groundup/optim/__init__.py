@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from groundup.optim.groups import groups
 
 if TYPE_CHECKING:
-    from groundup.optim import rate, rrc
+    from groundup.optim import guard, rate, rrc
     from groundup.optim.adamw import AdamW
     from groundup.optim.entries import Entry
+    from groundup.optim.guard import all_finite, guarded_step
     from groundup.optim.lion import LionA, LionAR
     from groundup.optim.muon import Muon
     from groundup.optim.registry import check, create, info, names
@@ -30,12 +31,14 @@ _HOMES = {
     "RRC": "rrc",
     "RotationalAdamW": "rotational",
     "RotationalSGD": "rotational",
+    "all_finite": "guard",
     "check": "registry",
     "create": "registry",
+    "guarded_step": "guard",
     "info": "registry",
     "names": "registry",
 }
-_MODULES = ("rate", "rrc")
+_MODULES = ("guard", "rate", "rrc")
 
 __all__ = [
     "RRC",
@@ -46,9 +49,12 @@ __all__ = [
     "Muon",
     "RotationalAdamW",
     "RotationalSGD",
+    "all_finite",
     "check",
     "create",
     "groups",
+    "guard",
+    "guarded_step",
     "info",
     "names",
     "rate",

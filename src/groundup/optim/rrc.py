@@ -27,7 +27,7 @@ from groundup.optim.scaled import scaled_update
 GROUP_KEY = "rrc_phi"
 """Where a φ that was given stands in each parameter group."""
 
-_MARK = "_has_rrc"
+MARK = "_has_rrc"
 
 # Those of groundup's that multiply an update by state[p]["update_scale"].
 _SCALING = ("OwnOptimizer", "AdamW")
@@ -98,7 +98,7 @@ class RRC:
             raise ValueError("averaging=1 is not valid: it must be below 1")
         if beta is not None:
             checked_beta(beta)
-        if getattr(optimizer, _MARK, False):
+        if getattr(optimizer, MARK, False):
             raise ValueError(
                 f"this {type(optimizer).__name__} has an RRC correction already: detach() it first"
             )
@@ -121,7 +121,7 @@ class RRC:
             )
         for group in optimizer.param_groups:
             self._momentum(group)
-        setattr(optimizer, _MARK, True)
+        setattr(optimizer, MARK, True)
         # Of a compiled optimizer.step() nothing of this is to be compiled.
         before, after = (torch.compiler.disable(hook) for hook in (self._before, self._after))
         self._hooks = [
@@ -155,8 +155,8 @@ class RRC:
         self._inside.close()
         for hook in self._hooks:
             hook.remove()
-        if hasattr(self._optimizer, _MARK):
-            delattr(self._optimizer, _MARK)
+        if hasattr(self._optimizer, MARK):
+            delattr(self._optimizer, MARK)
         for group in self._optimizer.param_groups:
             group.pop(GROUP_KEY, None)
             for p in group["params"]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.report.lines import MOST
+
 __all__ = ["Measured", "collect", "similarity"]
 
 
@@ -74,7 +76,9 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= MOST
+    return isinstance(value, float)
 
 
 def _stacked(points: Sequence[tuple[int, Any]]) -> Measured:

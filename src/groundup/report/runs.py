@@ -7,8 +7,6 @@ what is missing is said in `Run.notes`. Only a folder without a single update is
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -20,13 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.report import measured
+from groundup._json import parse
+from groundup.report import lines, measured
 from groundup.report.measured import Measured
 
 __all__ = ["Run", "find_runs", "places", "read_run", "read_runs"]
 
 Numbers = NDArray[np.float64]
 _SERIES = ("loss", "grad_norm", "rate", "alpha_mean", "layers_awake", "tokens")
+_LAYERS = 10_000  # a recipe that says more is damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,10 @@ class Run:
     @cached_property
     def similarity(self) -> dict[str, Measured]:
         """For each branch, the cosine of its outputs with those of the last sketch: [n, L]."""
-        return measured.similarity(self.sketches)
+        try:
+            return measured.similarity(self.sketches)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / 'sketches.jsonl'} is damaged: {error}") from error
 
     @property
     def updates(self) -> int:
@@ -85,7 +88,7 @@ class Run:
         """Whether it ended with a loss or gradient norm that is not finite."""
         stated = self.summary.get("eval_loss")
         if stated is not None or self.finished:
-            return stated is not None and _number(stated) is None
+            return stated is not None and lines.number(stated) is None
         ends = (self.series[name] for name in ("loss", "grad_norm"))
         return any(np.isnan(values[-1]) and np.isfinite(values).any() for values in ends)
 
@@ -93,20 +96,21 @@ class Run:
     def planned(self) -> int:
         """Updates the run was meant to make; those it made, if no recipe says."""
         planned = self.setting("train", "steps")
-        return planned if isinstance(planned, int) and planned > 0 else self.updates
+        stated = isinstance(planned, int) and 0 < planned <= lines.MOST
+        return planned if stated else self.updates
 
     @property
     def layers(self) -> int | None:
         """Depth of the model, or None if unknown."""
         for layers in (self.setting("model", "layers"), self.summary.get("layers")):
-            if isinstance(layers, int) and layers > 0:
+            if isinstance(layers, int) and 0 < layers <= _LAYERS:
                 return layers
         return None
 
     @property
     def final_eval(self) -> tuple[int, float] | None:
         """The last evaluation: (completed updates, nats per token)."""
-        loss = _number(self.summary.get("eval_loss"))
+        loss = lines.number(self.summary.get("eval_loss"))
         if loss is not None:
             steps = self.summary.get("steps")
             return (steps if isinstance(steps, int) else self.updates), loss
@@ -172,10 +176,13 @@ def read_run(folder: Path | str) -> Run:
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no metrics.jsonl")
-    rows, notes = _rows(metrics)
-    if not rows:
+    notes: list[str] = []
+    steps, series = lines.columns(metrics, (*_SERIES, "eval_loss"), notes)
+    if not len(steps):
         raise ValueError(f"{metrics} holds no complete update: there is nothing to report yet")
-    timing, _ = _rows(folder / "timing.jsonl")
+    losses = series.pop("eval_loss")
+    at = np.flatnonzero(~np.isnan(losses))
+    _, timing = lines.columns(folder / "timing.jsonl", ("seconds", "tokens_per_second"), notes)
     recipe_text, recipe = _recipe(folder / "recipe.toml", notes)
     summary = _summary(folder / "summary.json", notes)
     run = Run(
@@ -184,15 +191,15 @@ def read_run(folder: Path | str) -> Run:
         seed=_seed(recipe, summary),
         recipe=recipe,
         recipe_text=recipe_text,
-        steps=np.array([row["step"] for row in rows], dtype=np.int64),
-        series={name: _column(rows, name) for name in _SERIES},
-        evals=_evals(rows),
-        seconds=_column(timing, "seconds"),
-        throughput=_column(timing, "tokens_per_second"),
+        steps=steps,
+        series=series,
+        evals=tuple(zip((steps[at] + 1).tolist(), losses[at].tolist(), strict=True)),
+        seconds=timing["seconds"],
+        throughput=timing["tokens_per_second"],
         summary=summary,
-        measured=measured.collect(_rows(folder / "measurements.jsonl")[0]),
-        sketches=tuple(_rows(folder / "sketches.jsonl")[0]),
-        events=tuple(_events(folder / "events.jsonl")),
+        measured=measured.collect(lines.rows(folder / "measurements.jsonl", notes)),
+        sketches=tuple(lines.rows(folder / "sketches.jsonl", notes)),
+        events=tuple(lines.objects(folder / "events.jsonl", notes)),
     )
     return replace(run, notes=(*notes, *_state(run)))
 
@@ -218,7 +225,11 @@ def _state(run: Run) -> list[str]:
     elif not run.finished:
         status = run.summary.get("status", "unknown")
         notes.append(f"Its status is “{status}”, at update {run.updates} of {run.planned}.")
-    if run.summary and "eval_loss" in run.summary and _number(run.summary["eval_loss"]) is None:
+    if (
+        run.summary
+        and "eval_loss" in run.summary
+        and lines.number(run.summary["eval_loss"]) is None
+    ):
         notes.append("It has no finite evaluation loss at its end; the last finite one is shown.")
     skipped = int(np.isnan(run.series["loss"]).sum())
     if skipped:
@@ -230,66 +241,6 @@ def _stops(event: dict[str, Any]) -> bool:
     return event.get("kind") == "spike" and event.get("action") == "stop"
 
 
-def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The objects of a JSON-lines file by rising step, and notes on what could not be read.
-
-    Of several lines for one step the last counts.
-    """
-    if not path.is_file():
-        return [], []
-    lines = path.read_bytes().split(b"\n")
-    rows: dict[int, dict[str, Any]] = {}
-    damaged = 0
-    notes = []
-    for position, line in enumerate(lines):
-        if not line.strip():
-            continue
-        row = _object(line)
-        if row is not None:
-            rows[row["step"]] = row
-        elif position == len(lines) - 1:
-            notes.append(f"The last line of {path.name} is cut off and was left out.")
-        else:
-            damaged += 1
-    if damaged:
-        notes.append(f"{_times(damaged, 'unreadable line')} of {path.name} left out.")
-    return [rows[step] for step in sorted(rows)], notes
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    """All objects of events.jsonl as they stand: one update may have several."""
-    if not path.is_file():
-        return []
-    return [row for line in path.read_bytes().split(b"\n") if (row := _object(line)) is not None]
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    """One line of metrics or timing, or None if it is not one."""
-    try:
-        row = json.loads(line)
-    except ValueError:  # also bytes that are not UTF-8
-        return None
-    step = row.get("step") if isinstance(row, dict) else None
-    return row if isinstance(step, int) and step >= 0 else None
-
-
-def _column(rows: list[dict[str, Any]], name: str) -> Numbers:
-    values = (_number(row.get(name)) for row in rows)
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _evals(rows: list[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
-    losses = ((row["step"] + 1, _number(row.get("eval_loss"))) for row in rows)
-    return tuple((step, loss) for step, loss in losses if loss is not None)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _recipe(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         notes.append("It has no recipe.toml, so its settings are unknown.")
@@ -297,7 +248,7 @@ def _recipe(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
-    except ValueError as error:  # not UTF-8, not TOML
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested too deep
         raise ValueError(f"{path} is not a recipe: {error}") from error
 
 
@@ -305,7 +256,7 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        summary = json.loads(path.read_bytes())
+        summary = parse(path.read_bytes())
     except ValueError:
         summary = None
     if isinstance(summary, dict):

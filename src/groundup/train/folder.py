@@ -1,31 +1,38 @@
 """A run's folder: who may write in it, and whether it belongs to the same run.
 
-recipe.toml, metrics.jsonl, timing.jsonl, events.jsonl, rewinds.json, checkpoints/, summary.json;
-every file but those that grow by a line is written whole.
+recipe.toml, starts.jsonl, metrics.jsonl, timing.jsonl, events.jsonl, rewinds.json, checkpoints/,
+summary.json; every file but those that grow by a line is written whole.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from groundup._atomic import atomic_write
+from groundup._check import is_number
+from groundup._json import parse
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
 # What may change between two starts of one run, since it does not change what is computed; more of
 # it for each action upon spikes. Where one goes back to is decided by train.checkpoint_every.
-HARMLESS = frozenset({"train.keep", "data.folder"})
+HARMLESS = frozenset({"train.keep", "train.keep_every", "train.nonfinite", "data.folder"})
 HARMLESS_WITH = {
     "warn": {"train.checkpoint_every", "spikes.window", "spikes.threshold", "spikes.of"},
     "skip": {"train.checkpoint_every", "spikes.limit"},
     "rewind": {"spikes.limit"},
 }
 _ONLY_LOOKS = ("measure.", "log.")
+# What changes only the order in which numbers are added up, and so their last digits.
+_ROUNDS = {"train.micro_batch", "train.compile", "train.device", "train.recompute"}
+_ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload", "timeout")}
+
+# What others take from the summary of a run.
+_NUMBERS = ("steps", "eval_loss", "wall_seconds")
 
 
 class FolderError(ValueError):
@@ -58,15 +65,10 @@ def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) 
     Raises:
         FolderError: if they differ in anything else that changes what is computed.
     """
-    path = folder / "recipe.toml"
-    if not path.exists():
-        return False
-    old = recipe_file.read(path).recipe
-    harmless = HARMLESS | HARMLESS_WITH[recipe.spikes.action]
     changed = {
         name: f"{name}: {a!r} there, {b!r} now"
-        for name, (a, b) in toml.differences(old, recipe).items()
-        if name not in harmless and not name.startswith(_ONLY_LOOKS)
+        for name, (a, b) in differences(folder, recipe).items()
+        if not _harmless(name, recipe)
     }
     of_rate = {name for name in changed if name.startswith("rate.") or name == "train.steps"}
     # A fraction of another length would make α jump.
@@ -81,6 +83,23 @@ def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) 
     return bool(changed)
 
 
+def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted field name → (there, now) wherever the recipe differs from that of the run that is in
+    the folder; empty if there is none."""
+    path = folder / "recipe.toml"
+    return toml.differences(recipe_file.read(path).recipe, recipe) if path.exists() else {}
+
+
+def _harmless(name: str, recipe: Recipe) -> bool:
+    harmless = HARMLESS | HARMLESS_WITH[recipe.spikes.action] | _ROUNDS
+    return name in harmless or name.startswith(_ONLY_LOOKS)
+
+
+def rounds(name: str) -> bool:
+    """Whether a change of the field changes the last digits of what is computed, and no more."""
+    return name in _ROUNDS
+
+
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """recipe.toml, resolved. Written when all is ready to start: from then on the folder's run is
     this one."""
@@ -93,6 +112,10 @@ def summary(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = parse(path.read_bytes())
+        for name in _NUMBERS:
+            if not isinstance(found, dict) or not is_number(found.get(name)):
+                raise ValueError(f"it does not say {name}")
+        return found
     except ValueError as error:
         raise FolderError(f"{path} is damaged ({error}): remove it, and the run goes on") from None

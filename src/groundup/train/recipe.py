@@ -15,6 +15,7 @@ from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
 from groundup.optim.registry import info
 from groundup.schedules import Factor
+from groundup.train.parallel.config import ParallelConfig
 from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
 from groundup.train.sinks.config import LogConfig
 from groundup.train.spikes.config import SpikesConfig
@@ -35,7 +36,7 @@ class TrainConfig:
     """Sequences per update."""
 
     micro_batch: int | None = None
-    """Sequences per forward; it divides the batch. Left out, the whole batch at once."""
+    """Sequences per forward, in each process; it divides the batch. Left out, all at once."""
 
     seed: int = 0
     """Decides the initial weights and the order of the data."""
@@ -62,12 +63,31 @@ class TrainConfig:
     """Updates between checkpoints."""
 
     keep: int = 2
-    """How many checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk."""
+
+    keep_every: int | None = None
+    """Checkpoints after a multiple of so many updates stay too; none unless given."""
+
+    recompute: Literal["none", "full", "ops"] = "none"
+    """Activation checkpointing: of each layer keep only its input ("full"), or what its matrix
+    products and attention give ("ops"), and compute the rest again in the backward."""
+
+    nonfinite: int = 10
+    """Updates in a row whose loss or gradient is infinite or NaN, which are skipped; one more stops
+    the run."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "eval_every", "checkpoint_every", "keep"):
             count(name, getattr(self, name))
         count("eval_tokens", self.eval_tokens, least=0)
+        count("nonfinite", self.nonfinite, least=0)
+        if self.keep_every is not None:
+            count("keep_every", self.keep_every)
+            if self.keep_every % self.checkpoint_every:
+                raise ValueError(
+                    f"keep_every={self.keep_every} is not valid: it must be a multiple of "
+                    f"checkpoint_every={self.checkpoint_every}"
+                )
         count("seed", self.seed, least=0)
         if self.micro_batch is not None:
             count("micro_batch", self.micro_batch)
@@ -97,6 +117,7 @@ class Recipe:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spikes: SpikesConfig = field(default_factory=SpikesConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -114,6 +135,15 @@ class Recipe:
                 f"rate.weight_decay={mode!r} is not valid with optimizer.name={name!r}, whose "
                 f"weight decay is of the kind {kind!r}: it needs a decoupled one"
             )
+
+        if self.data.mixture and not (self.data.follows_warmup and self.warmup_end is None):
+            self.data.shares(self.train.steps, self.train.batch, self.warmup_end)
+
+    @property
+    def warmup_end(self) -> float | None:
+        """Updates until every layer is at 1; None without residual warmup."""
+        schedule = self.residual.resolve(self.train.steps)
+        return None if schedule.name == "none" else schedule.end(self.model.layers)
 
     @property
     def tokens_per_step(self) -> int:

@@ -53,13 +53,13 @@ def read(path: Path) -> RecipeFile:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     try:
         changes, axes = tables.pop("variants", []), flat(tables.pop("sweep", {}))
         recipe = build(tables)
         sweep(expand(recipe, changes) or {"": recipe}, axes)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
     return RecipeFile(recipe, changes, axes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -13,30 +14,20 @@ from torch import nn
 
 from groundup import optim
 from groundup.data import Tokenizer
-from groundup.model import ModelConfig, Transformer, initialize
+from groundup.model import Transformer, initialize
+from groundup.train.parallel import spread
 from groundup.train.recipe import Recipe
+from groundup.train.recompute import recompute
+from groundup.train.world import World
 
 # bf16 matrix products without sparsity, in FLOP/s, by what the device calls itself.
-_PEAKS = {
+PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
     "RTX 4090": 165e12,
 }
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device of "auto", "cpu" or "cuda".
-
-    Raises:
-        ValueError: for "cuda" where there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device='cuda' is not valid here: torch sees no CUDA device")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
 
 
 def make_deterministic(device: torch.device) -> None:
@@ -64,13 +55,24 @@ def with_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
     return recipe
 
 
-def build_model(config: ModelConfig, seed: int, device: torch.device) -> Transformer:
-    """A float32 model on `device`, its weights decided by `seed` alone."""
+def build_model(
+    recipe: Recipe, world: World, device: torch.device
+) -> tuple[Transformer, type[spread.Whole]]:
+    """A float32 model, its weights decided by the seed alone, and how it is to be spread.
+
+    Nothing is allocated before it is cut: a process never holds more than its part.
+    """
+    kind = spread.kind(recipe.parallel, world)
     with torch.device("meta"):
-        model = Transformer(config)
-    model.to_empty(device=device)
-    initialize(model, seed)
-    return model
+        model = Transformer(recipe.model)
+    recompute(model.layers, recipe.train.recompute)
+    if recipe.train.compile:
+        for block in model.layers:
+            block.compile()
+    kind.shard(model, world, recipe.parallel, device)
+    model.to_empty(device=kind.memory(device, recipe.parallel))
+    initialize(model, recipe.train.seed)
+    return model, kind
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -103,6 +105,42 @@ def build_rates(optimizer: torch.optim.Optimizer, recipe: Recipe) -> optim.rate.
     )
 
 
+def per_process(recipe: Recipe, size: int) -> int:
+    """Sequences of an update that each of `size` processes takes.
+
+    Raises:
+        ValueError: if the batch cannot be cut so, or not into micro-batches.
+    """
+    config = recipe.train
+    if config.batch % size:
+        raise ValueError(
+            f"train.batch={config.batch} is not valid: the number of processes, which is {size}, "
+            "must divide it"
+        )
+    rows = config.batch // size
+    if config.micro_batch is not None and rows % config.micro_batch:
+        raise ValueError(
+            f"train.micro_batch={config.micro_batch} is not valid: it must divide the {rows} "
+            f"sequences that each of {size} processes takes of train.batch={config.batch}"
+        )
+    return rows
+
+
+def check_spread(recipe: Recipe, size: int) -> None:
+    """Raises:
+    ValueError: if the recipe cannot be trained by so many processes.
+    """
+    recipe.parallel.check(size, recipe.train.precision)
+    per_process(recipe, size)
+
+
+def seed_update(seed: int, step: int, rank: int) -> None:
+    """Set torch's random state for an update: like all else it is a function of the step, so that
+    there is nothing to save. Dropout draws from it, and each process its own."""
+    digest = hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
 @contextlib.contextmanager
 def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Within, the weights that an optimizer with two sets of them evaluates (schedule-free)."""
@@ -127,13 +165,13 @@ def compute_precision(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def fastest(recipe: Recipe, device: torch.device) -> float | None:
-    """Tokens per second at the bf16 peak of the device; None where that is not known."""
+def fastest(recipe: Recipe, device: torch.device, size: int) -> float | None:
+    """Tokens per second at the bf16 peak of `size` such devices; None where that is not known."""
     if device.type != "cuda" or recipe.train.precision != "bf16":
         return None
     name = torch.cuda.get_device_name(device)
-    peak = next((peak for key, peak in _PEAKS.items() if key in name), None)
-    return peak / recipe.model.flops_per_token(recipe.data.length) if peak else None
+    peak = next((peak for key, peak in PEAKS.items() if key in name), None)
+    return size * peak / recipe.model.flops_per_token(recipe.data.length) if peak else None
 
 
 def hardware(device: torch.device) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import statistics
@@ -13,8 +12,10 @@ import torch
 
 import groundup
 from groundup.measure import run_spike_score
-from groundup.train import setup
+from groundup.train import records, setup
 from groundup.train.recipe import Recipe
+
+_SCORED = ("loss", "grad_norm")
 
 
 def versions() -> dict[str, str]:
@@ -27,31 +28,40 @@ def versions() -> dict[str, str]:
 
 
 def summarize(
-    recipe: Recipe, out: Path, device: torch.device, command: str, wall_seconds: float
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    command: str,
+    wall_seconds: float,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The content of summary.json for the run in `out`, read from what it recorded."""
-    metrics = _lines(out / "metrics.jsonl")
-    timing = _lines(out / "timing.jsonl")
-    eval_loss = metrics[-1]["eval_loss"]
+    # Of a million updates only the numbers are kept.
+    series: dict[str, list[float]] = {name: [] for name in _SCORED}
+    last: dict[str, Any] = {}
+    for last in records.lines(out / "metrics.jsonl"):
+        for name, values in series.items():
+            values.append(last[name])
+    speeds = [line["tokens_per_second"] for line in records.lines(out / "timing.jsonl")]
+    eval_loss = last["eval_loss"]
     return {
         "variant": recipe.variant or recipe.name,
         "seed": recipe.train.seed,
         "status": "finished",
         "steps": recipe.train.steps,
-        "tokens": metrics[-1]["tokens"],
+        "tokens": last["tokens"],
         "parameters": recipe.model.parameters(),
         "layers": recipe.model.layers,
         "eval_loss": eval_loss,
         # Past this e^loss is no float64 any more.
         "eval_perplexity": math.exp(eval_loss) if eval_loss < 700 else None,
-        "spike_score": {
-            name: _spikes([line[name] for line in metrics]) for name in ("loss", "grad_norm")
-        },
+        "spike_score": {name: _spikes(values) for name, values in series.items()},
         # The median: the first updates are slow, above all where something is compiled.
-        "tokens_per_second": statistics.median(line["tokens_per_second"] for line in timing),
+        "tokens_per_second": statistics.median(speeds),
         "wall_seconds": round(wall_seconds, 2),
         "device": device.type,
         "hardware": setup.hardware(device),
+        "processes": processes,
         "versions": versions(),
         "command": command,
     }
@@ -65,7 +75,3 @@ def _spikes(values: list[float]) -> dict[str, Any]:
         "scored": score.scored,
         "spikes": score.spikes,
     }
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

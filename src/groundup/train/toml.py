@@ -54,11 +54,7 @@ def _fill(kind: type, values: Any, where: str) -> Any:
     for key, value in values.items():
         if key not in known:
             raise unknown(f"key in [{where}]" if where else "key", key, known)
-        name = f"{where}.{key}" if where else key
-        if dataclasses.is_dataclass(hints[key]):
-            filled[key] = _fill(typing.cast(type, hints[key]), value, name)
-        else:
-            filled[key] = _typed(value, hints[key], name)
+        filled[key] = _typed(value, hints[key], f"{where}.{key}" if where else key)
     try:
         return kind(**filled)
     except ValueError as error:
@@ -67,6 +63,10 @@ def _fill(kind: type, values: Any, where: str) -> Any:
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
     """`value` if it is of the type that the field has; TOML's own types are enough for that."""
+    if hint is Any:  # the class checks it itself
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _fill(typing.cast(type, hint), value, name)
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
         origin = typing.get_origin(option)
@@ -106,15 +106,18 @@ def _said(options: tuple[Any, ...]) -> str:
 def _listed(inner: tuple[Any, ...], names: dict[Any, str]) -> str:
     if inner[:1] == (str,):
         return "a table" if len(inner) == 2 and inner[1] is Any else "a list of strings"
+    if inner[1:] == (...,):
+        return "a list of tables" if dataclasses.is_dataclass(inner[0]) else "a list of strings"
     return f"a list of {len(inner)} numbers"
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as tables without the fields that are None (TOML has no null)."""
+    """Dataclasses as tables without the fields that are None (TOML has no null) or not used."""
     if dataclasses.is_dataclass(value):
+        unused = getattr(value, "unused", ())
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: plain(v) for name, v in pairs if v is not None}
-    return list(value) if isinstance(value, tuple) else value
+        return {name: plain(v) for name, v in pairs if v is not None and name not in unused}
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -129,9 +129,9 @@ def check_installed(config: LogConfig) -> None:
             )
 
 
-def open_sinks(recipe: Recipe, folder: Path, start: int, note: Note) -> Sinks:
+def open_sinks(recipe: Recipe, folder: Path, start: int, note: Note, writes: bool = True) -> Sinks:
     """What the recipe's [log] asks for, from update `start` on; call it before the `Recorder`
-    cuts metrics.jsonl back.
+    cuts metrics.jsonl back. Nothing in a process that does not write.
 
     Raises:
         ValueError: if a library is not installed, or refuses a run that has not begun. A run that
@@ -140,7 +140,7 @@ def open_sinks(recipe: Recipe, folder: Path, start: int, note: Note) -> Sinks:
     check_installed(recipe.log)
     opened = []
     for name, sink in _SINKS.items():
-        if not getattr(recipe.log, name):
+        if not writes or not getattr(recipe.log, name):
             continue
         try:
             opened.append(sink(recipe, folder, start, note))

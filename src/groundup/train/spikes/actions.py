@@ -1,25 +1,23 @@
 """What a run does about a spike: one class for each action that [spikes] can ask for.
 
 Each judges the points of loss and gradient norm in the order of the updates, from what stands in
-metrics.jsonl when the run goes on; it keeps nothing that is not in the run's folder.
+metrics.jsonl when the run goes on; it keeps nothing that is not in the run's folder. Of several
+processes all judge the same points, and so do the same.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from groundup.measure import Monitor, Verdict
-from groundup.train import checkpoint
+from groundup.train.checkpoint import Checkpoints
 from groundup.train.recipe import Recipe
-from groundup.train.recorder import Recorder
+from groundup.train.recorder import Past, Recorder
 from groundup.train.spikes import words as spike_words
 from groundup.train.spikes.rewinds import Event, GoBack, Rewinds
 from groundup.train.spikes.words import Found, Notes, Scene
@@ -39,19 +37,20 @@ class Warn:
     def __init__(
         self,
         recipe: Recipe,
-        folder: Path,
+        checkpoints: Checkpoints,
         scene: Scene,
         rewinds: Rewinds,
         recorder: Recorder,
         notes: Notes,
+        past: Past,
     ) -> None:
-        self._recipe, self._folder = recipe, folder
+        self._recipe, self._checkpoints = recipe, checkpoints
         self._scene, self._rewinds, self._recorder, self._notes = scene, rewinds, recorder, notes
         config = recipe.spikes
         window = config.window_of(recipe.train.steps)
-        last, self._skipped = _past(folder / "metrics.jsonl", window)
+        self._skipped = past.skipped
         self._monitors = {
-            name: Monitor(window, config.threshold, before=[line[name] for line in last])
+            name: Monitor(window, config.threshold, before=[line[name] for line in past.lines])
             for name in config.of
         }
 
@@ -96,7 +95,11 @@ class Warn:
         return found
 
     def _act(self, step: int, found: Found) -> None:
-        self._tell(step, found, self._scene.events(step, found, "warn"), f"spike at update {step}")
+        # What is not finite is skipped whatever the action is.
+        made = all(math.isfinite(verdict.value) for verdict in found.values())
+        events = self._scene.events(step, found, "warn" if made else "skip")
+        what = "spike at update" if made else "skipped update"
+        self._tell(step, found, events, f"{what} {step}")
 
     def _tell(self, step: int, found: Found, events: Sequence[Event], what: str) -> None:
         for event in events:
@@ -168,8 +171,8 @@ class Rewind(Warn):
         config, made = self._recipe.spikes, len(self._rewinds)
         if made >= config.most:
             self._stop(step, found, f"rewinds before it: {made}")
-        there = checkpoint.steps_in(self._folder / "checkpoints")
-        to = max((n for n in there if n <= self.needed(step)), default=0)
+        self._checkpoints.wait()
+        to = max((n for n in self._checkpoints.steps() if n <= self.needed(step)), default=0)
         events = self._scene.events(step, found, self.action)
         passed = self._rewinds.add(step, to, config.beyond, events)
         self._notes.now(
@@ -186,15 +189,3 @@ ACTIONS: dict[str, type[Warn]] = {kind.action: kind for kind in (Warn, Skip, Rew
 def _harmful(found: Found) -> bool:
     """A point far below the mean is a spike to the score too, but nothing to act upon."""
     return any(verdict.above for verdict in found.values())
-
-
-def _past(path: Path, window: int) -> tuple[list[dict[str, Any]], int]:
-    """The last `window` lines of metrics.jsonl, and in how many of all an update was skipped."""
-    last: deque[dict[str, Any]] = deque(maxlen=window)
-    skipped = 0
-    with open(path, encoding="utf-8") as file:
-        for text in file:
-            line = json.loads(text)
-            skipped += line.get("skipped", False)
-            last.append(line)
-    return list(last), skipped

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup._atomic import atomic_write
-from groundup.train import checkpoint
+from groundup._check import count
+from groundup._json import parse
+from groundup.train.checkpoint import Checkpoints
+from groundup.train.world import ALONE, World
 
 Event = dict[str, Any]
 
@@ -31,28 +34,39 @@ class Rewind:
     events: tuple[Event, ...]
 
 
+def _rewind(step: int, to: int, batches: int, events: list[Event]) -> Rewind:
+    """As rewinds.json has it. Raises: ValueError naming the field that is wrong."""
+    for name, value in (("step", step), ("to", to), ("batches", batches)):
+        count(name, value, least=0)
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise ValueError("events is not a list of objects")
+    return Rewind(step, to, batches, tuple(events))
+
+
 class GoBack(Exception):
     """Leave the loop and go on from the last checkpoint that belongs to the run."""
 
 
 class Rewinds:
-    """The rewinds of one run, as rewinds.json in its folder holds them.
+    """The rewinds of one run, as rewinds.json in its folder holds them. Rank 0 reads and writes it.
 
     Raises:
         ValueError: if the file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "rewinds.json"
-        self._rewinds: tuple[Rewind, ...] = ()
+    def __init__(self, folder: Path, world: World = ALONE) -> None:
+        self._path, self._world = folder / "rewinds.json", world
+        self._rewinds = world.on_main(self._read)
+
+    def _read(self) -> tuple[Rewind, ...]:
         if not self._path.exists():
-            return
+            return ()
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            self._rewinds = tuple(
-                Rewind(**{**rewind, "events": tuple(rewind["events"])}) for rewind in found
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            found = parse(self._path.read_bytes())
+            if not isinstance(found, list):
+                raise ValueError("it is no list")
+            return tuple(_rewind(**rewind) for rewind in found)
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self._path} is damaged ({error}): without it the run cannot go on. Use another "
                 "folder with --out"
@@ -84,18 +98,21 @@ class Rewinds:
         told = tuple(event | {"to": to, "passed": passed} for event in events)
         self._rewinds = (*kept, Rewind(step, to, passed, told))
         text = json.dumps([asdict(rewind) for rewind in self._rewinds], indent=1)
-        atomic_write(self._path, (text + "\n").encode())
+        self._world.on_main(lambda: atomic_write(self._path, (text + "\n").encode()))
         return passed
 
-    def discard_undone(self, checkpoints: Path) -> None:
+    def discard_undone(self, checkpoints: Checkpoints) -> None:
         """Remove the checkpoints of updates that the last rewind has undone.
 
         Raises:
             ValueError: if a checkpoint and rewinds.json do not belong to one run.
         """
-        for step, state in checkpoint.states(checkpoints):
+        self._world.on_main(lambda: self._discard_undone(checkpoints))
+
+    def _discard_undone(self, checkpoints: Checkpoints) -> None:
+        for step, state in checkpoints.states():
             passed, expected = state.get("passed", 0), self.passed(step)
-            if passed == expected:
+            if passed == expected or type(passed) is not int:  # a damaged one is left to `load`
                 continue
             if not self._rewinds or step <= self._rewinds[-1].to or passed > expected:
                 raise ValueError(
@@ -103,4 +120,4 @@ class Rewinds:
                     f"checkpoint knows of {passed}: the file was changed. Use another folder with "
                     "--out"
                 )
-            checkpoint.remove(checkpoints, step)
+            checkpoints.remove(step)

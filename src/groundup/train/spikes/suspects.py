@@ -13,29 +13,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from groundup.measure import positions, probing
 from groundup.model import Transformer
+from groundup.train.world import ALONE, World
 
 Rows = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """Inputs and targets, [n, length] each, of a batch of the data by its number."""
 
 
 class Suspects:
-    """Looks at batches again, eagerly; neither gradients nor random state are touched."""
+    """Looks at batches again, eagerly; neither gradients nor random state are touched. Each process
+    looks at its own sequences of the batch."""
 
     def __init__(
-        self, model: Transformer, rows: Rows, precision: Callable[[], AbstractContextManager[Any]]
+        self,
+        model: Transformer,
+        rows: Rows,
+        precision: Callable[[], AbstractContextManager[Any]],
+        world: World = ALONE,
     ) -> None:
-        self._model, self._rows, self._precision = model, rows, precision
+        self._model, self._rows, self._precision, self._world = model, rows, precision, world
 
-    def of(self, series: str, batch: int) -> list[float]:
-        """A number for each sequence of the batch: the higher, the more suspect.
+    def of(self, series: str, batch: int) -> tuple[str, list[float]]:
+        """What was looked at, and a number for each sequence of the batch: the higher, the more
+        suspect.
 
         Args:
-            series: "loss" (nats per token), or "grad_norm" of that loss.
+            series: "loss" (nats per token), or "grad_norm" of that loss. Where weights are sharded
+                (FSDP2) one sequence has no gradient of its own, and its loss is looked at.
         """
-        return {"loss": self._losses, "grad_norm": self._gradients}[series](batch)
+        if series == "grad_norm" and isinstance(next(self._model.parameters()), DTensor):
+            series = "loss"
+        look = {"loss": self._losses, "grad_norm": self._gradients}[series]
+        return series, [value for part in self._world.gather(look(batch)) for value in part]
 
     def _losses(self, batch: int) -> list[float]:
         found: list[Tensor] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from groundup.data import Batches, Documents
+from groundup.data import BatchStream, DocumentNames
 from groundup.measure import Verdict
 from groundup.train.progress import Watcher
 from groundup.train.spikes.rewinds import Event, Rewinds
@@ -26,8 +26,8 @@ class Scene:
 
     def __init__(
         self,
-        batches: Batches,
-        documents: Documents,
+        batches: BatchStream,
+        documents: DocumentNames,
         rewinds: Rewinds,
         suspects: Suspects,
     ) -> None:
@@ -57,7 +57,7 @@ class Scene:
 
     def _listed(self, series: str, batch: int) -> Event:
         windows = self._batches.order(batch).tolist()
-        values = self._suspects.of(series, batch)
+        series, values = self._suspects.of(series, batch)
         worst = sorted(range(len(values)), key=lambda row: _badness(values[row]), reverse=True)
         listed, number = self._documents.of_windows(
             [windows[row] for row in worst], self._batches.length, _LISTED
@@ -66,7 +66,7 @@ class Scene:
             asdict(document) | {series: _number(round(values[worst[place]], 4))}
             for document, place in listed
         ]
-        return {"documents": documents, "document_count": number}
+        return {"by": series, "documents": documents, "document_count": number}
 
 
 def jump(found: Found) -> str:
@@ -78,8 +78,8 @@ def data(event: Event) -> str:
     """The batch and the documents in it that are most suspect."""
     first, last = event["samples"]
     named = event["documents"][:_NAMED]
-    words = [_UNITS[event["of"]], *["{}"] * _NAMED]
-    names = [_named(d, d[event["of"]], word) for d, word in zip(named, words, strict=False)]
+    words = [_UNITS[event["by"]], *["{}"] * _NAMED]
+    names = [_named(d, d[event["by"]], word) for d, word in zip(named, words, strict=False)]
     more = event["document_count"] - len(names)
     return (
         f"batch {event['batch']} (samples {first} to {last}) of "
@@ -129,7 +129,8 @@ _UNITS = {"loss": "{} nats", "grad_norm": "gradient norm {}"}
 
 
 def _named(document: Mapping[str, Any], value: float | None, word: str) -> str:
-    number = "" if document["number"] is None else f"{document['number']} "
+    part = f"{document['part']} " if "part" in document else ""
+    number = part + ("" if document["number"] is None else f"{document['number']} ")
     text = " ".join(str(document["starts"]).split())
     shown = "".join(c if c.isprintable() else "·" for c in text)
     shown = shown if len(shown) <= _CHARACTERS else shown[: _CHARACTERS - 1] + "…"

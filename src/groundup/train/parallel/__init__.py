@@ -1,0 +1,1 @@
+"""Several processes, by PyTorch's own means: torchrun, DDP, FSDP2 (`fully_shard`)."""

@@ -1,0 +1,184 @@
+"""What two processes train, against what one has trained in `folder / "one"`.
+
+`folder` holds recipe.toml, and begun/NAME/: runs of one process that stand at 8 of 12 updates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from groundup.train import Recipe, TrainingStopped, recipe_file, train, update
+from groundup.train.parallel.config import ParallelConfig
+from groundup.train.world import FailedElsewhere, World
+from tests.train.runs import changed, forget_the_end, metrics
+
+FSDP = ParallelConfig(mode="fsdp")
+
+
+def recipe_in(folder: Path) -> Recipe:
+    return recipe_file.read(folder / "recipe.toml").recipe
+
+
+def world() -> World:
+    return World(dist.get_rank(), dist.get_world_size(), plain=dist.group.WORLD)
+
+
+def like_one(folder: Path, out: Path) -> None:
+    """Alike but for rounding, which twelve updates make larger."""
+    dist.barrier()
+    found, expected = metrics(out), metrics(folder / "one")
+    assert [list(line) for line in found] == [list(line) for line in expected]
+    for line, other in zip(found, expected, strict=True):
+        assert line == pytest.approx(other, rel=2e-4), line["step"]
+
+
+def check_ddp(folder: Path) -> None:
+    train(recipe_in(folder), folder / "ddp")
+    like_one(folder, folder / "ddp")
+
+
+def check_ddp_with_micro_batches_compiled_and_recomputing(folder: Path) -> None:
+    recipe = changed(recipe_in(folder), micro_batch=2, compile=True, recompute="ops")
+    train(recipe, folder / "micro")
+    like_one(folder, folder / "micro")
+
+
+def check_fsdp(folder: Path) -> None:
+    train(replace(recipe_in(folder), parallel=FSDP), folder / "fsdp")
+    like_one(folder, folder / "fsdp")
+
+
+def check_fsdp_with_everything(folder: Path) -> None:
+    recipe = changed(recipe_in(folder), micro_batch=2, recompute="full", compile=True)
+    parallel = replace(FSDP, offload=True, reshard=False)
+    train(replace(recipe, parallel=parallel), folder / "everything")
+    like_one(folder, folder / "everything")
+
+
+def check_hsdp(folder: Path) -> None:
+    train(replace(recipe_in(folder), parallel=replace(FSDP, replicas=2)), folder / "hsdp")
+    like_one(folder, folder / "hsdp")
+
+
+def check_bf16(folder: Path) -> None:
+    """Gathered in bf16, what is computed is rounded otherwise: near, and not the same."""
+    recipe = changed(recipe_in(folder), precision="bf16")
+    parallel = replace(FSDP, gather="bf16", reduce="bf16")
+    train(replace(recipe, parallel=parallel), folder / "bf16")
+    dist.barrier()
+    losses = [line["loss"] for line in metrics(folder / "bf16")]
+    expected = [line["loss"] for line in metrics(folder / "one")]
+    assert losses == pytest.approx(expected, rel=2e-2)
+    assert losses != pytest.approx(expected, rel=1e-6)
+
+
+def check_two_go_on_where_one_stood(folder: Path) -> None:
+    for name, parallel in (("ddp", ParallelConfig()), ("fsdp", FSDP)):
+        train(replace(recipe_in(folder), parallel=parallel), folder / "begun" / name)
+        like_one(folder, folder / "begun" / name)
+
+
+def check_fsdp_goes_on_where_ddp_stood_and_the_other_way(folder: Path) -> None:
+    for name, parallel in (("ddp", FSDP), ("fsdp", ParallelConfig())):
+        out = folder / f"{name}-changed"
+        if world().main:
+            shutil.copytree(folder / name, out)
+            forget_the_end(out)
+        dist.barrier()
+        train(replace(recipe_in(folder), parallel=parallel), out)
+        like_one(folder, out)
+        starts = [json.loads(line) for line in (out / "starts.jsonl").read_text().splitlines()]
+        assert [start["step"] for start in starts] == [0, 8]
+        assert "parallel.mode" in starts[1]["changed"]
+
+
+def check_one_bad_process_skips_the_update_of_both(folder: Path) -> None:
+    made = update.make
+
+    def poisoned(run, step, spikes, word):
+        forward = run.spread.forward
+
+        def bad(inputs, targets):
+            losses = forward(inputs, targets)
+            return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
+
+        if step == 3 and run.world.rank == 1:
+            run.spread.forward = bad
+        try:
+            return made(run, step, spikes, word)
+        finally:
+            run.spread.forward = forward
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update, "make", poisoned)
+        train(recipe_in(folder), folder / "skipped")
+    dist.barrier()
+    found = metrics(folder / "skipped")
+    assert [line["step"] for line in found if line.get("skipped")] == [3]
+    assert found[3]["grad_norm"] is None
+    assert all(math.isfinite(line["loss"]) for line in found if line["step"] > 3)
+
+
+def check_all_processes_stop_at_the_limit(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+        recipe = changed(recipe_in(folder), nonfinite=2)
+        with pytest.raises(TrainingStopped, match=r"update 2: .*after 2 such updates in a row"):
+            train(recipe, folder / "limit")
+
+
+def check_what_differs_between_processes_is_named(folder: Path) -> None:
+    recipe = recipe_in(folder)
+    own = replace(recipe, rate=replace(recipe.rate, peak=1e-3 * (1 + dist.get_rank())))
+    with pytest.raises(ValueError, match=r"the processes differ: rate.peak is 0.00\d in rank \d"):
+        train(own, folder / "differ")
+
+
+def check_a_batch_that_cannot_be_cut(folder: Path) -> None:
+    recipe = changed(recipe_in(folder), batch=7)
+    error = ValueError if world().main else FailedElsewhere
+    with pytest.raises(error, match=r"train.batch=7 is not valid: the number of processes, .* 2,"):
+        train(recipe, folder / "uncut")
+    recipe = changed(recipe_in(folder), micro_batch=8)
+    with pytest.raises(error, match="train.micro_batch=8 is not valid: it must divide the 4"):
+        train(recipe, folder / "uncut")
+    assert not (folder / "uncut").exists()
+
+
+def check_a_folder_in_use(folder: Path) -> None:
+    from groundup.train.folder import FolderError, locked
+
+    error = FolderError if world().main else FailedElsewhere
+    with ExitStack() as held:
+        if world().main:
+            held.enter_context(locked(folder / "held"))
+        dist.barrier()
+        with pytest.raises(error, match="in use by another process"):
+            train(recipe_in(folder), folder / "held")
+
+
+def check_work_in_turn(folder: Path) -> None:
+    here = replace(world(), local_rank=dist.get_rank())
+    file = folder / "turns"
+
+    def work() -> str:
+        with open(file, "a") as turns:
+            turns.write(f"{here.rank}")
+        return file.read_text()
+
+    assert here.in_turn(work) == ("0" if here.main else "01")
+    assert here.gather(here.rank) == [0, 1]
+    assert here.share(f"of {here.rank}") == "of 0"
+    assert here.on_main(lambda: f"at {here.rank}") == "at 0"
+    assert [*here.share_of(6)] == [3 * here.rank, 3 * here.rank + 1, 3 * here.rank + 2]
+    with pytest.raises(FailedElsewhere if here.main else OSError, match="only here"):
+        here.together(lambda: None if here.main else (_ for _ in ()).throw(OSError("only here")))
