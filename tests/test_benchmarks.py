@@ -75,6 +75,21 @@ def test_optimizers_are_timed_against_fused_adamw(tmp_path: Path) -> None:
     assert 4 < arms["LionAR"]["state_bytes_per_parameter"] < 5
 
 
+def test_guarded_updates_are_timed_against_plain_ones(tmp_path: Path) -> None:
+    out = tmp_path / "guard.json"
+    run("--quick", "--device", "cpu", "--out", str(out), program="guard.py")
+    results = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert [(r["optimizer"], r["waits"], r["timed"]) for r in results] == [
+        ("adamw", False, "update"),
+        ("adamw", False, "train"),
+        ("lionar", True, "update"),
+        ("lionar", True, "train"),
+    ]
+    for result in results:
+        assert result["ratio"]["without"]["cpu"]["value"] == 1.0
+        assert result["ratio"]["guarded"]["cpu"]["value"] > 0
+
+
 def test_measuring_reports_each_word(tmp_path: Path) -> None:
     out = tmp_path / "measuring.json"
     quick = ("--size", "tiny:4x16", "--layers", "2", "--rounds", "2", "--seconds", "2")
@@ -84,3 +99,12 @@ def test_measuring_reports_each_word(tmp_path: Path) -> None:
     assert words <= result["cost_in_updates"].keys()
     assert result["intervals"]["depth"] == 200
     assert "over the run" in said
+
+
+def test_memory_is_planned_and_measured(tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    run("--quick", "--layers", "2", "--out", str(out), program="memory.py")
+    results = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert len(results) == 2
+    for result in results:
+        assert result["planned"] == pytest.approx(result["measured"], rel=0.15)

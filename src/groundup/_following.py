@@ -34,6 +34,13 @@ def innermost(optimizer: Any, otherwise: str) -> Optimizer:
     return found
 
 
+def skipping(optimizer: Optimizer) -> bool:
+    """Whether the step that is being made leaves all as it is: fused kernels read that from
+    ``optimizer.found_inf``. Waits for the GPU."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf.item())
+
+
 class Following:
     """Calls back after every update that moved weights, and when a count was loaded.
 
@@ -91,8 +98,7 @@ class Following:
 
     def _after(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer is called with an overflow too, and skips the update itself.
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is not None and found_inf.item():
+        if skipping(optimizer):
             return
         # torch.distributed.checkpoint makes the state of a fresh optimizer by an update with rate
         # and gradients 0.

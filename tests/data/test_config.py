@@ -31,6 +31,8 @@ from groundup.data import config as module
         ("vocab_size", 256),
         ("vocab_size", 2048.0),
         ("vocab_size", True),
+        ("deduplicate", 1),
+        ("deduplicate", "yes"),
         ("length", 0),
         ("length", -1),
         ("folder", ""),
@@ -65,7 +67,8 @@ def test_every_field_has_a_docstring():
 def test_importing_loads_nothing_heavy():
     code = (
         "import groundup.data, sys; "
-        "print([m for m in ('torch', 'tokenizers', 'zstandard', 'rich') if m in sys.modules])"
+        "heavy = ('torch', 'tokenizers', 'zstandard', 'rich', 'fsspec', 'pyarrow', 'datasets'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

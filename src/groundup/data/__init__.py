@@ -9,11 +9,15 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from groundup.data.batches import Batches, count_windows, windows
+from groundup.data.batches import Batches, BatchStream, count_windows, windows
 from groundup.data.config import DataConfig
 from groundup.data.documents import Document, Documents
 from groundup.data.errors import DataError, TokenFileError
 from groundup.data.inspect import describe
+from groundup.data.mixture.batches import MixedBatches
+from groundup.data.mixture.part import MixturePart
+from groundup.data.mixture.preparation import Corpora, prepare_all
+from groundup.data.opening import DocumentNames, HeldOutText, Opened, open_data
 from groundup.data.preparation import prepare
 from groundup.data.prepared import Prepared
 from groundup.data.progress import show_progress
@@ -22,11 +26,18 @@ from groundup.data.tokenizer import Tokenizer, load, train
 from groundup.data.tokens import TokenFile, TokenWriter
 
 __all__ = [
+    "BatchStream",
     "Batches",
+    "Corpora",
     "DataConfig",
     "DataError",
     "Document",
+    "DocumentNames",
     "Documents",
+    "HeldOutText",
+    "MixedBatches",
+    "MixturePart",
+    "Opened",
     "Prepared",
     "TokenFile",
     "TokenFileError",
@@ -35,8 +46,10 @@ __all__ = [
     "count_windows",
     "describe",
     "load",
+    "open_data",
     "permute",
     "prepare",
+    "prepare_all",
     "show_progress",
     "train",
     "windows",

@@ -12,6 +12,7 @@ permute(g mod W, W, key=(seed, g // W)): every epoch shows each window once, in 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,26 @@ from numpy.typing import NDArray
 from groundup._check import count
 from groundup.data.shuffle import permute
 
-__all__ = ["Batches", "count_windows", "windows"]
+__all__ = [
+    "BatchStream", "Batches", "check_seed", "count_windows", "gather", "row_range", "shuffled",
+    "windows",
+]  # fmt: skip
+
+
+class BatchStream(Protocol):
+    """What a training loop asks for its batches: of one corpus or of several.
+
+    `length`: sequence length; `size`: rows in a whole batch.
+    """
+
+    length: int
+    size: int
+
+    def rows(self, step: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows start..stop-1 of the batch of `step`: int64 [stop - start, length + 1]."""
+
+    def order(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Which windows those rows hold: int64 [stop - start]."""
 
 
 class Batches:
@@ -33,12 +53,10 @@ class Batches:
     def __init__(self, tokens: NDArray[np.integer], length: int, batch: int, seed: int) -> None:
         self.windows = count_windows(tokens, length)
         count("batch", batch)
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise ValueError(f"seed={seed!r} is not valid: it must be a whole number")
+        self.seed = check_seed(seed)
         self.tokens = np.asarray(tokens)
         self.length = int(length)
         self.size = int(batch)
-        self.seed = int(seed)
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """The batch of `step` (completed updates): int64 [batch, length + 1]."""
@@ -50,30 +68,13 @@ class Batches:
         For a micro-batch or a rank. Errors: `ValueError` unless 0 <= start <= stop <= batch.
         """
         order = self.order(step, start, stop)
-        return _gather(self.tokens, order, self.length)
+        return gather(self.tokens, order, self.length)
 
     def order(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Which windows rows start..stop-1 of `step` hold: int64 [stop - start]."""
-        count("step", step, least=0)
-        stop = self.size if stop is None else stop
-        count("start", start, least=0)
-        count("stop", stop, least=0)
-        if not start <= stop <= self.size:
-            raise ValueError(
-                f"start={start}, stop={stop} is not valid: "
-                f"rows must satisfy 0 <= start <= stop <= batch={self.size}"
-            )
-        first, last = int(step) * self.size + int(start), int(step) * self.size + int(stop)
-        order = np.empty(last - first, dtype=np.int64)
-        sample = first
-        while sample < last:
-            epoch, position = divmod(sample, self.windows)
-            taken = min(last - sample, self.windows - position)
-            inside = np.arange(position, position + taken, dtype=np.int64)
-            at = sample - first
-            order[at : at + taken] = permute(inside, self.windows, (self.seed, epoch))
-            sample += taken
-        return order
+        step, start, stop = row_range(self.size, step, start, stop)
+        first = step * self.size
+        return shuffled(first + start, first + stop, self.windows, self.seed)
 
     def epoch(self, step: int) -> float:
         """How many epochs are complete before `step`: step * batch / windows."""
@@ -97,7 +98,7 @@ def windows(
         total = min(total, limit)
     array = np.asarray(tokens)
     return (
-        _gather(array, np.arange(start, min(start + batch, total)), length)
+        gather(array, np.arange(start, min(start + batch, total)), length)
         for start in range(0, total, batch)
     )
 
@@ -120,9 +121,48 @@ def count_windows(tokens: NDArray[np.integer], length: int) -> int:
     return number
 
 
-def _gather(
-    tokens: NDArray[np.integer], which: NDArray[np.int64], length: int
-) -> NDArray[np.int64]:
+def shuffled(first: int, last: int, windows: int, seed: int, *salt: int) -> NDArray[np.int64]:
+    """The windows of the samples first..last-1 of a stream with so many: int64 [last - first].
+
+    Sample g is window permute(g mod windows, windows, key=(seed, g // windows, *salt)).
+    """
+    order = np.empty(last - first, dtype=np.int64)
+    sample = first
+    while sample < last:
+        epoch, position = divmod(sample, windows)
+        taken = min(last - sample, windows - position)
+        inside = np.arange(position, position + taken, dtype=np.int64)
+        at = sample - first
+        order[at : at + taken] = permute(inside, windows, (seed, epoch, *salt))
+        sample += taken
+    return order
+
+
+def row_range(size: int, step: int, start: int, stop: int | None) -> tuple[int, int, int]:
+    """(step, start, stop) as ints, `stop` = `size` where it is None.
+
+    Errors: `ValueError` unless step >= 0 and 0 <= start <= stop <= size.
+    """
+    stop = size if stop is None else stop
+    step = count("step", step, least=0)
+    start, stop = count("start", start, least=0), count("stop", stop, least=0)
+    if not start <= stop <= size:
+        raise ValueError(
+            f"start={start}, stop={stop} is not valid: "
+            f"rows must satisfy 0 <= start <= stop <= batch={size}"
+        )
+    return step, start, stop
+
+
+def check_seed(seed: int) -> int:
+    """`seed` as an int of any sign. Errors: `ValueError` for anything else."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed={seed!r} is not valid: it must be a whole number")
+    return int(seed)
+
+
+def gather(tokens: NDArray[np.integer], which: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """The windows `which` of `length` inputs: int64 [len(which), length + 1]."""
     rows = np.empty((len(which), length + 1), dtype=np.int64)
     for row, window in enumerate(which.tolist()):
         rows[row] = tokens[window * length : window * length + length + 1]

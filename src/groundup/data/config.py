@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from groundup._check import count, is_number
+from groundup.data.mixture.part import MixturePart, check_parts, corpus_fields
+from groundup.data.mixture.weights import follows_warmup, shares
 
 __all__ = ["MIN_VOCABULARY", "DataConfig"]
 
@@ -18,17 +23,20 @@ class DataConfig:
     """The data of a run. `ValueError` names the field, its value and what would be valid."""
 
     source: str = "python"
-    """The text: "python" (the source code that ships with this interpreter), or a file or folder
-    of plain text or JSONL, compressed or not (a folder called python: "./python")."""
+    """The text: "python" (the source code that ships with this interpreter); a file or folder of
+    plain text, JSONL (both compressed or not) or Parquet, or a pattern (*, **) for such files; an
+    address that fsspec knows, such as "s3://bucket/folder" or "https://host/text.jsonl.gz"; or a
+    data set, "dataset:NAME?config=…&split=…&revision=…". (A folder called python: "./python".)"""
 
     validation: str | None = None
-    """A held-out file or folder. Without it, a fixed part of the source's documents is held out."""
+    """Held-out text, named like a source. Without it, a fixed part of the source's documents is
+    held out."""
 
     validation_fraction: float = _FRACTION
     """The part of the source's documents that is held out when there is no `validation`."""
 
     text_field: str = "text"
-    """The field of a JSONL line that holds the document."""
+    """The field of a JSONL line, or the column of a table, that holds the document."""
 
     tokenizer: str = "train"
     """"train" (a byte-level BPE, trained on the source), a tokenizer.json, or a folder with one."""
@@ -36,11 +44,18 @@ class DataConfig:
     vocab_size: int = _VOCABULARY
     """The vocabulary of a trained tokenizer, its end-of-document token included."""
 
+    deduplicate: bool = False
+    """Whether to leave out documents of which an equal one comes earlier in the source, or is held
+    out."""
+
     length: int = 128
     """The sequence length in tokens."""
 
     folder: str = "data"
     """Where prepared token files are kept."""
+
+    mixture: tuple[MixturePart, ...] = ()
+    """Several corpora, mixed by weight, in the place of `source`: [[data.mixture]] tables."""
 
     def __post_init__(self) -> None:
         for name in ("source", "validation", "text_field", "tokenizer", "folder"):
@@ -72,4 +87,55 @@ class DataConfig:
                 f"tokenizer={self.tokenizer!r} brings its own: leave vocab_size out, "
                 "or set tokenizer='train'"
             )
+        if not isinstance(self.deduplicate, bool):
+            raise ValueError(f"deduplicate={self.deduplicate!r} is not valid: true or false")
         count("length", self.length)
+        if self.mixture:
+            self._check_mixture()
+
+    def corpora(self) -> tuple[DataConfig, ...]:
+        """A configuration for each corpus: those of the parts of a mixture, or this one."""
+        return tuple(self._of(part) for part in self.mixture) or (self,)
+
+    def shares(self, steps: int, batch: int, warmup_end: float | None = None) -> NDArray[np.int64]:
+        """The share of each part of the mixture in the batch of each update: `weights.shares`, of a
+        run of `steps` updates of `batch` sequences whose residual warmup ends at `warmup_end`."""
+        weights = {part.name: part.weight for part in self.mixture}
+        return shares(weights, steps, batch * self.length, warmup_end)
+
+    @property
+    def follows_warmup(self) -> bool:
+        """Whether the mixture has a point at the end of the residual warmup."""
+        return any(follows_warmup(part.weight) for part in self.mixture)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The fields that parts of a mixture have in the place of this."""
+        return tuple(corpus_fields(self.mixture[0])) if self.mixture else ()
+
+    def _of(self, part: MixturePart) -> DataConfig:
+        own = corpus_fields(part)
+        if own["validation"] is not None:
+            own["validation_fraction"] = _FRACTION
+        return replace(self, mixture=(), **own)
+
+    def _check_mixture(self) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in self.unused:
+            if (value := getattr(self, name)) != defaults[name]:
+                raise ValueError(
+                    f"{name}={value!r} would be ignored, because there is a mixture: say it of a "
+                    "part"
+                )
+        check_parts(self.mixture)
+        for part in self.mixture:
+            try:
+                self._of(part)
+            except ValueError as error:
+                raise ValueError(f"mixture, {part.name!r}: {error}") from None
+        fraction = self.validation_fraction
+        if fraction != _FRACTION and all(part.validation is not None for part in self.mixture):
+            raise ValueError(
+                f"validation_fraction={fraction!r} would be ignored, because every part of the "
+                "mixture names its held-out text"
+            )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup._check import count
+from groundup._json import unseal
 from groundup.data.errors import TokenFileError
 from groundup.data.prepared import MANIFEST
 from groundup.data.tokenizer import load
@@ -34,20 +34,23 @@ def describe(path: str | Path, sample: int = 200) -> str:
     manifest = path / MANIFEST
     if manifest.is_file():
         try:
-            report = json.loads(manifest.read_bytes())
+            report = unseal(manifest.read_bytes())
             for source in report["sources"]:
                 what = f"{source['files']:,} files, {source['bytes']:,} bytes of text"
                 lines.append(_row(f"from {source['name']}", what))
+                if "origin" in source:
+                    lines.append(_row("", _harmless(source["origin"])))
             asked = report["identity"]["tokenizer"].get("train")
             if asked is not None and asked != report["vocab_size"]:
                 note = f"{report['vocab_size']:,}, though {asked:,} were asked: too little text"
                 lines.append(_row("vocabulary", note))
             for what, number in report["skipped"].items():
-                lines.append(_row("left out", f"{number:,} {what}"))
+                lines.append(_row("left out", _harmless(f"{number:,} {what}")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TokenFileError(f"{manifest}: cannot be read: {error!r}") from error
-    elif any(path.glob("parts-*")):
-        lines.append(_row("state", "unfinished: prepare again to continue"))
+    elif folders := list(path.glob("parts-*")):
+        finished = sum(len(list(folder.glob("*.json"))) for folder in folders)
+        lines.append(_row("state", f"unfinished, {finished:,} parts: prepare again to continue"))
     files = sorted(path.glob("*.gtok"))
     if not files and len(lines) == 1:
         raise TokenFileError(
@@ -92,10 +95,13 @@ def _sample(file: TokenFile, size: int) -> str:
     tokenizer = load(path)
     if tokenizer.hash != file.header.tokenizer:
         return f"(the tokenizer.json beside the file is another; ids: {ids.tolist()})"
-    # What is in the data must not steer the terminal.
+    return _harmless(tokenizer.decode(ids))
+
+
+def _harmless(text: str) -> str:
+    """What is in the data must not steer the terminal."""
     return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode()
-        for c in tokenizer.decode(ids)
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
     )
 
 

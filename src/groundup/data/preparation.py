@@ -1,9 +1,11 @@
-"""From a source to token files, over processes, continuing where it was stopped.
+"""From a source to token files, over processes and machines, continuing where it was stopped.
 
 The result is a folder named after everything that it depends on: the content of every file of the
 source and of the held-out text, the split, the text field, and the tokenizer (or, for one that is
 trained here, its size). Preparing the same thing again returns at once; something else gets a
 folder of its own. Bytes do not depend on the number of processes or on interruptions.
+
+Several processes or machines that prepare in one folder share the work: see claims.py.
 """
 
 from __future__ import annotations
@@ -12,25 +14,53 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup._atomic import remove_leftovers
 from groundup._check import count
 from groundup.data import tokenizer as tokenizers
+from groundup.data.claims import Claims, Gone
 from groundup.data.config import DataConfig
-from groundup.data.encoding import encode, join, parts_folders
+from groundup.data.corpus.kinds import WITH_FIELDS
+from groundup.data.encoding import Repeated, encode, join, parts_folders, plan
 from groundup.data.errors import DataError
-from groundup.data.lock import locked
+from groundup.data.lock import LOCK_NAME
+from groundup.data.parts import Part
 from groundup.data.prepared import Prepared, finish, finished
 from groundup.data.progress import Progress, silent
 from groundup.data.split import SPLITS, check_split
 from groundup.data.texts import Text, listings, measured, sample
 from groundup.data.tokenizer import Tokenizer
 
-__all__ = ["prepare"]
+__all__ = ["Share", "cores", "folder_of", "prepare", "prepare_share"]
 
-VERSION = 1  # of the algorithm; part of the folder's name
+VERSION = 2  # of the algorithm; part of the folder's name
+_CLAIMS = ".claims"  # in the folder: who is at what
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part `number` (from 1) of `of` of the work. `ValueError` says what would be valid."""
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= count("number", self.number) <= count("of", self.of):
+            raise ValueError(
+                f"part={self.number}/{self.of} is not valid: the first number must be in "
+                f"1..{self.of}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """As people write it: "3/8"."""
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal()):
+            raise ValueError(f"part={text!r} is not valid: it must be like 3/8: the third of eight")
+        return cls(int(number), int(of))
 
 
 def prepare(
@@ -39,46 +69,115 @@ def prepare(
     """Make (or find) the token files of `config`.
 
     `workers`: processes, by default as many as there are cores for this process. May be killed at
-    any moment and called again; two at the same time share the work's result, not the work.
+    any moment and called again; several at the same time, also on several machines that share the
+    folder, divide the work, and all return when it is done.
     Errors: `DataError` or `ValueError` naming the field or the file and line; `TokenFileError` if
     a finished folder has been damaged.
     """
-    workers = _cores() if workers is None else count("workers", workers)
+    task = _task(config, progress, workers)
+    while (prepared := finished(task.target)) is None:
+        try:
+            with _claims(task) as claims:
+                if finished(task.target) is None:
+                    _make(task, claims)
+        except Gone:
+            continue
+    _clean(task)
+    return prepared
+
+
+def prepare_share(
+    config: DataConfig,
+    share: Share,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> tuple[int, int]:
+    """Encode a share of what `prepare` would, without waiting for the others and without joining.
+
+    Returns how many of the parts of the whole are there now, and how many there are to be.
+    Errors: as of `prepare`.
+    """
+    task = _task(config, progress, workers)
+    while finished(task.target) is None:
+        try:
+            with _claims(task) as claims:
+                tokenizer = _tokenizer(task, claims)
+                work = plan(task.target, task.texts, tokenizer, config.deduplicate)
+                chosen = slice(share.number - 1, None, share.of)
+                encode(work, tokenizer, claims, task.tell, task.workers, chosen)
+                return len(list(work.folder.glob("*.json"))), len(work.jobs)
+        except Gone:
+            continue
+    total = sum(len(text.shards) for text in task.texts)
+    return total, total
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be made, and how."""
+
+    config: DataConfig
+    texts: list[Text]
+    given: Tokenizer | None
+    identity: dict[str, Any]
+    key: str
+    target: Path
+    tell: Progress
+    workers: int
+
+    def wait(self) -> None:
+        self.tell("wait", 0, 1)
+
+
+def _task(config: DataConfig, progress: Progress | None, workers: int | None) -> _Task:
+    if config.mixture:
+        raise ValueError("a mixture is prepared by prepare_all, part by part")
+    workers = cores() if workers is None else count("workers", workers)
     tell = silent if progress is None else progress
     given = None if config.tokenizer == "train" else tokenizers.load(config.tokenizer)
     found = listings(config)
-    folder = Path(config.folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"folder={config.folder!r} cannot be made: {error.strerror}") from error
-
+    folder = folder_of(config)
     texts = measured(config, found, folder, tell, workers)
     identity = _identity(config, texts, given)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     size = config.vocab_size if given is None else given.vocab_size
     target = folder / f"{found[0].name}-{size}-{key[:12]}"
-    # Parts beside a finished result: killed while removing them.
-    if (prepared := finished(target)) is not None and not parts_folders(target):
-        return prepared
-    target.mkdir(exist_ok=True)
-    with locked(target, lambda: tell("wait", 0, 1)) as lock:
-        remove_leftovers(target)
-        prepared = finished(target)
-        if prepared is None:
-            tokenizer = _tokenizer(config, target, texts[0], given, tell)
-            encoded = encode(target, texts, tokenizer, tell, workers, lock)
-            counts = {s: sum(f.header.documents for f in encoded.files(s)) for s in SPLITS}
-            try:
-                check_split(config, counts, min(part.smallest for part in encoded.parts))
-            except DataError:
-                shutil.rmtree(encoded.folder)  # of no use to other settings
-                raise
-            join(target, encoded, tokenizer, tell)
-            prepared = finish(target, key, identity, texts, encoded.parts, tokenizer)
-        for parts in parts_folders(target):
-            shutil.rmtree(parts)
-    return prepared
+    return _Task(config, texts, given, identity, key, target, tell, workers)
+
+
+def _claims(task: _Task) -> Claims:
+    task.target.mkdir(exist_ok=True)
+    (task.target / LOCK_NAME).touch()
+    return Claims(task.target / _CLAIMS)
+
+
+def _make(task: _Task, claims: Claims) -> None:
+    """Take part in making what is not there; return when it is."""
+    tokenizer = _tokenizer(task, claims)
+    work = plan(task.target, task.texts, tokenizer, task.config.deduplicate)
+    encoded = encode(work, tokenizer, claims, task.tell, task.workers)
+    if not claims.once("join", lambda: finished(task.target) is not None, task.wait):
+        return
+    remove_leftovers(task.target)
+    left_out = Repeated(work) if task.config.deduplicate else None
+    try:
+        _check(task.config, encoded.parts, left_out)
+    except DataError:
+        _clean(task)  # of no use to other settings
+        raise
+    join(task.target, encoded, tokenizer, left_out, task.tell)
+    finish(task.target, task.key, task.identity, task.texts, encoded.parts, tokenizer)
+
+
+def folder_of(config: DataConfig) -> Path:
+    """Where prepared files are kept; made if it is not there."""
+    folder = Path(config.folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"folder={config.folder!r} cannot be made: {error.strerror}") from error
+    return folder
 
 
 def _identity(config: DataConfig, texts: list[Text], given: Tokenizer | None) -> dict[str, Any]:
@@ -86,29 +185,44 @@ def _identity(config: DataConfig, texts: list[Text], given: Tokenizer | None) ->
     held_out: dict[str, Any] = {"fraction": float(config.validation_fraction)}
     if len(texts) > 1:
         held_out = {"fingerprint": texts[1].measures.fingerprint}
-    jsonl = any(file.kind == "jsonl" for text in texts for file in text.measures.files)
+    fields = any(file.kind in WITH_FIELDS for text in texts for file in text.measures.files)
     train = {"train": int(config.vocab_size)}
-    return {
+    identity: dict[str, Any] = {
         "version": VERSION,
         "source": texts[0].measures.fingerprint,
         "validation": held_out,
-        "text_field": config.text_field if jsonl else None,
+        "text_field": config.text_field if fields else None,
         "tokenizer": train if given is None else {"hash": given.hash},
     }
+    if config.deduplicate:
+        identity["deduplicate"] = True
+    return identity
 
 
-def _tokenizer(
-    config: DataConfig, target: Path, text: Text, given: Tokenizer | None, tell: Progress
-) -> Tokenizer:
-    path = target / "tokenizer.json"
-    if given is not None:
-        given.save(path)
-    elif not path.exists():
-        tokenizers.train(sample(text, tell), config.vocab_size).save(path)
+def _tokenizer(task: _Task, claims: Claims) -> Tokenizer:
+    path = task.target / "tokenizer.json"
+    if task.given is not None:
+        task.given.save(path)
+    elif claims.once("tokenizer", path.exists, task.wait):
+        texts = sample(task.texts[0], task.tell)
+        tokenizers.train(texts, task.config.vocab_size).save(path)
     return tokenizers.load(path)
 
 
-def _cores() -> int:
+def _check(config: DataConfig, parts: list[Part], left_out: Repeated | None) -> None:
+    counts = {split: sum(part.documents[split] for part in parts) for split in SPLITS}
+    if left_out is not None:
+        counts = {split: counts[split] - left_out.number(split) for split in SPLITS}
+    check_split(config, counts, min(part.smallest for part in parts))
+
+
+def _clean(task: _Task) -> None:
+    """Remove what is of use only while preparing; who still waits for it finds it gone."""
+    for folder in (*parts_folders(task.target), task.target / _CLAIMS):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

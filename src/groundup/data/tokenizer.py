@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from groundup._atomic import atomic_write
 from groundup._check import count
+from groundup._json import parse
 from groundup.data.config import MIN_VOCABULARY
 
 __all__ = ["Tokenizer", "load", "train"]
 
+CONFIG = "tokenizer_config.json"
 EOS = "<|endoftext|>"
 # Tried in this order when no tokenizer_config.json names the token.
 _EOS_NAMES = (
@@ -83,10 +85,7 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json, atomically, and tokenizer_config.json with the EOS beside it."""
         path = Path(path)
-        config = json.dumps(
-            {"eos_token": self.eos, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2
-        )
-        atomic_write(path.with_name("tokenizer_config.json"), (config + "\n").encode())
+        atomic_write(path.with_name(CONFIG), config(self.eos))
         atomic_write(path, self._text.encode())
 
 
@@ -105,9 +104,15 @@ def load(path: str | Path) -> Tokenizer:
             "a tokenizer.json, or a folder with one"
         )
     eos = None
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in (CONFIG, "special_tokens_map.json"):
         eos = eos or _configured_eos(file.with_name(name))
     return Tokenizer(_read(file), eos=eos, name=str(file))
+
+
+def config(eos: str) -> bytes:
+    """The tokenizer_config.json of a tokenizer with this end-of-document token."""
+    values = {"eos_token": eos, "tokenizer_class": "PreTrainedTokenizerFast"}
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -147,8 +152,8 @@ def _library() -> Any:
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse(text)
+    except ValueError as error:
         raise ValueError(f"{name} is not valid: it is no JSON: {error}") from error
     if not isinstance(values, dict) or "model" not in values:
         raise ValueError(f"{name} is not valid: it is no tokenizer.json: it has no field 'model'")
@@ -159,8 +164,11 @@ def _build(text: str, name: str) -> Any:
     library = _library()
     try:
         return library.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{name} is not valid: tokenizers cannot read it: {error}") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # it raises bare Exception, and for a panic not even that
+        said = " ".join(str(error).split())
+        raise ValueError(f"{name} is not valid: tokenizers cannot read it: {said:.500}") from error
 
 
 def _read(path: Path) -> str:
@@ -175,7 +183,7 @@ def _configured_eos(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        token = json.loads(_read(path)).get("eos_token")
+        token = parse(_read(path)).get("eos_token")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not valid: {error}") from error
     if isinstance(token, dict):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from groundup._atomic import atomic_file
 from groundup._check import within
+from groundup._json import parse
 from groundup.data.errors import TokenFileError
 
 __all__ = ["Header", "TokenFile", "TokenWriter"]
@@ -208,14 +210,32 @@ def _unpack(path: Path, region: bytes) -> Header:
             f"{path}: the file's format is version {version}, and this program reads {VERSION}"
         )
     try:
-        values: dict[str, Any] = json.loads(body[:length])
+        values = parse(body[:length])
         header = Header(**{field.name: values[field.name] for field in fields(Header)})
-        valid = header.dtype in _DTYPES and header.tokens >= 0 and header.documents >= 0
     except (ValueError, KeyError, TypeError) as error:
-        raise TokenFileError(f"{path}: the header cannot be read: {error!r}") from error
-    if not valid:
-        raise TokenFileError(f"{path}: the header holds a value that is not valid: {header}")
+        raise TokenFileError(f"{path}: the header cannot be read: {error!r:.500}") from error
+    if (name := _not_valid(header)) is not None:
+        value = getattr(header, name)
+        told = f"{value!r:.80}" if isinstance(value, int | str) else f"a {type(value).__name__}"
+        raise TokenFileError(f"{path}: the header holds a value that is not valid: {name}={told}")
     return header
+
+
+def _not_valid(header: Header) -> str | None:
+    """The first field with a value that no token file has."""
+    for field in fields(Header):
+        if type(getattr(header, field.name)).__name__ != field.type:
+            return field.name
+    fits = {
+        "dtype": header.dtype in _DTYPES,
+        "vocab_size": 1 <= header.vocab_size <= 1 << 32,
+        "eos_id": 0 <= header.eos_id < header.vocab_size,
+        "tokens": header.tokens >= 0,
+        "documents": header.documents >= 0,
+        "tokenizer": header.tokenizer.isprintable(),
+        "sha256": re.fullmatch("[0-9a-f]{64}", header.sha256) is not None,
+    }
+    return next((name for name, fit in fits.items() if not fit), None)
 
 
 def _checksum(version: int, length: int, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """A process that encodes shards: `python -m groundup.data.worker`, started by `workers.py`.
 
-It reads one JSON object per line from standard input — first {"tokenizer", "folder"}, then jobs
-{"index", "shard", "threshold"} — and answers each job with one line, {"part"} or {"error", "kind"}.
+It reads one JSON object per line from standard input — first {"tokenizer", "folder"}, then jobs,
+as `Job.to_json` writes them — and answers each job with one line, {"part"} or {"error", "kind"}.
 It ends when its input does, so it never outlives a killed parent by more than one shard.
 """
 
@@ -25,8 +25,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    from groundup.data.corpus.cutting import Shard
-    from groundup.data.parts import encode_part
+    from groundup.data.parts import Job, encode_part
     from groundup.data.tokenizer import load
 
     setup = json.loads(sys.stdin.readline())
@@ -34,8 +33,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            shard = Shard.from_json(job["shard"])
-            part = encode_part(folder, job["index"], shard, job["threshold"], tokenizer)
+            part = encode_part(folder, Job.from_json(job), tokenizer)
             answer: dict[str, Any] = {"part": asdict(part)}
         except ValueError as error:
             answer = {"error": str(error), "kind": "data"}

@@ -2,8 +2,8 @@
 
 The processes are plain subprocesses, not a `multiprocessing` pool: they do not import the caller's
 main module (no `if __name__ == "__main__"` needed, no torch loaded in each), work in notebooks,
-and inherit the lock's descriptor, so that the lock is held until the last of them has ended even
-if the parent is killed.
+and inherit the descriptor of the run's claims, so that what they work on stays claimed until the
+last of them has ended, even if the parent is killed.
 """
 
 from __future__ import annotations
@@ -15,43 +15,32 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import groundup.data
-from groundup.data.corpus.cutting import Shard
 from groundup.data.errors import DataError
-from groundup.data.parts import Part, encode_part
-from groundup.data.tokenizer import load
+from groundup.data.parts import Job, Part, encode_part
+from groundup.data.tokenizer import Tokenizer
 
-__all__ = ["Job", "encode_parts"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A shard to encode into part `index`; see `encode_part`."""
-
-    index: int
-    shard: Shard
-    threshold: int
+__all__ = ["encode_parts"]
 
 
 def encode_parts(
-    jobs: list[Job], folder: Path, tokenizer: Path, workers: int, lock: int
+    jobs: Iterator[Job], folder: Path, tokenizer: Tokenizer, workers: int, descriptor: int
 ) -> Iterator[Part]:
     """Encode the jobs with `workers` processes; yield each part when it is on disk.
 
-    Errors: the first that a job meets, after which no new job starts.
+    A job is taken from `jobs` when a process is there for it; the processes inherit `descriptor`.
+    The folder beside `folder` holds the tokenizer's file. Errors: the first that a job meets, after
+    which no new job starts.
     """
-    if min(workers, len(jobs)) <= 1 or not sys.executable:
-        loaded = load(tokenizer)
+    if workers <= 1 or not sys.executable:
         for job in jobs:
-            yield encode_part(folder, job.index, job.shard, job.threshold, loaded)
+            yield encode_part(folder, job, tokenizer)
         return
-    crew = _Crew(jobs, folder, tokenizer, min(workers, len(jobs)), lock)
+    crew = _Crew(jobs, folder, workers, descriptor)
     try:
         yield from crew.results()
     finally:
@@ -59,12 +48,12 @@ def encode_parts(
 
 
 class _Crew:
-    def __init__(
-        self, jobs: list[Job], folder: Path, tokenizer: Path, workers: int, lock: int
-    ) -> None:
+    def __init__(self, jobs: Iterator[Job], folder: Path, workers: int, descriptor: int) -> None:
+        tokenizer = folder.with_name("tokenizer.json")
         self._setup = {"tokenizer": str(tokenizer.absolute()), "folder": str(folder.absolute())}
-        self._lock = lock
-        self._jobs = deque(jobs)
+        self._descriptor = descriptor
+        self._jobs = jobs
+        self._taking = threading.Lock()
         self._stopped = False
         self._answers: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
         self._children: list[subprocess.Popen[str]] = []
@@ -93,7 +82,6 @@ class _Crew:
 
     def stop(self) -> None:
         self._stopped = True
-        self._jobs.clear()
         for child in self._children:
             if child.poll() is None:
                 child.kill()
@@ -105,6 +93,10 @@ class _Crew:
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
+
+    def _next(self) -> Job | None:
+        with self._taking:
+            return None if self._stopped else next(self._jobs, None)
 
     def _start(self) -> subprocess.Popen[str]:
         package = Path(groundup.data.__file__).resolve().parents[2]
@@ -121,7 +113,7 @@ class _Crew:
             stdout=subprocess.PIPE,
             encoding="utf-8",
             env=environment,
-            pass_fds=(self._lock,),
+            pass_fds=(self._descriptor,),
         )
 
     def _drive(self, child: subprocess.Popen[str]) -> None:
@@ -131,19 +123,8 @@ class _Crew:
             assert child.stdin is not None
             assert child.stdout is not None
             _send(child, self._setup)
-            while True:
-                try:
-                    job = self._jobs.popleft()
-                except IndexError:
-                    break
-                _send(
-                    child,
-                    {
-                        "index": job.index,
-                        "shard": job.shard.to_json(),
-                        "threshold": job.threshold,
-                    },
-                )
+            while (job := self._next()) is not None:
+                _send(child, job.to_json())
                 line = child.stdout.readline()
                 if not line:
                     raise BrokenPipeError

@@ -13,7 +13,7 @@ def test_a_folder_counts_what_it_leaves_out(tmp_path):
     (tmp_path / "sub" / "b.txt").write_text("b")
     (tmp_path / "a.md").write_text("a")
     (tmp_path / "image.png").write_bytes(b"png")
-    (tmp_path / "table.parquet").write_bytes(b"p")
+    (tmp_path / "table.csv").write_bytes(b"p")
     (tmp_path / "README").write_text("no suffix")
     (tmp_path / ".hidden.txt").write_text("h")
     (tmp_path / ".git").mkdir()
@@ -26,7 +26,7 @@ def test_a_folder_counts_what_it_leaves_out(tmp_path):
     assert texts == ["a", "b"]
     assert skipped == {
         "files of unknown kind (.png)": 1,
-        "files of unknown kind (.parquet)": 1,
+        "files of unknown kind (.csv)": 1,
         "files of unknown kind (no suffix)": 1,
         "hidden files": 1,
         "hidden folders": 1,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
 
-from groundup.data.corpus.compression import is_compressed
+from groundup.data.corpus.places import Place, state
 from groundup.data.errors import DataError
 
-__all__ = ["JSONL", "TEXT", "File", "Listing", "kind_of", "stamp"]
+__all__ = ["File", "Listing", "check_unchanged", "stamp"]
 
-TEXT = (".txt", ".text", ".md", ".markdown", ".rst", ".tokens", ".py")
-JSONL = (".jsonl", ".json", ".ndjson")
+_LARGE = 1 << 25  # bytes that a file of unknown size is taken to have
+_PACKED = 4  # bytes of text in one of a compressed file, about
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,17 @@ class File:
 
     path: str  # relative to the root, with forward slashes
     kind: str  # a key of `reading.READERS`
-    size: int
-    mtime_ns: int
-    length: int = -1  # bytes after decompression, once measured
+    size: int  # bytes as stored, -1 if the store does not say
+    mark: int | str  # differs once the content does: see `places.state`
+    length: int = -1  # bytes of text, once measured; -1 where that would take reading it twice
+    pieces: int = 0  # of which ranges can be read alone: row groups of a Parquet file; 0: none
+
+    @property
+    def amount(self) -> int:
+        """`length`, or an estimate of it: for sharing work out and showing how far it is."""
+        if self.length >= 0:
+            return self.length
+        return self.size * _PACKED if self.size >= 0 else _LARGE
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,16 @@ class Listing:
     """The files of a source in order (by relative path), and how many were left out, and why."""
 
     name: str
-    root: Path
+    root: Place
     files: tuple[File, ...]
     skipped: dict[str, int]
+    origin: str = ""
+    """The address that it was found at, with the revision that this stood for; "" if here."""
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.size for file in self.files)
+        """Bytes as stored, of the files that say it."""
+        return sum(max(file.size, 0) for file in self.files)
 
     def without(self, other: Listing) -> Listing:
         """This source without the files that `other` has too."""
@@ -50,16 +58,14 @@ class Listing:
         return replace(self, files=kept, skipped=skipped)
 
 
-def kind_of(path: PurePath) -> str | None:
-    """How to read a file of this name, compressed or not; None if that is unknown."""
-    suffix = (path.with_suffix("") if is_compressed(path) else path).suffix.lower()
-    return "text" if suffix in TEXT else "jsonl" if suffix in JSONL else None
-
-
-def stamp(root: Path, path: str, kind: str) -> File:
+def stamp(root: Place, path: str, kind: str) -> File:
     """The file as it is now. Errors: `DataError` if it is not there."""
-    try:
-        state = os.stat(root / path)
-    except OSError as error:
-        raise DataError(f"{root / path}: cannot be read: {error.strerror}") from error
-    return File(path, kind, state.st_size, state.st_mtime_ns)
+    return File(path, kind, *state(root / path))
+
+
+def check_unchanged(root: Place, file: File) -> None:
+    """Errors: `DataError` if the file is no longer what was listed."""
+    if state(root / file.path) != (file.size, file.mark):
+        raise DataError(
+            f"{root / file.path}: the file has changed since preparing began: start it again"
+        )

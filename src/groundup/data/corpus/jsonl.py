@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
+from groundup.data.corpus.compression import Openable
 from groundup.data.corpus.lines import line_number, lines
 from groundup.data.errors import DataError
 
 __all__ = ["read_jsonl"]
 
 
-def read_jsonl(path: Path, start: int, stop: int, field: str) -> Iterator[str]:
+def read_jsonl(path: Openable, start: int, stop: int, field: str) -> Iterator[str]:
     """`field` of the lines that start at bytes start..stop-1; blank lines are none.
 
     Errors: `DataError` naming the line and what is wrong with it.
