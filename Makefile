@@ -25,7 +25,7 @@ demo: $(READY) ## train with and without residual warmup, side by side, and writ
 	$(BIN)/groundup compare quickstart
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY) ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -8,8 +8,11 @@
 #        overhead  cost of residual warmup at 130M, ours and the stock Llama (transformers), bf16
 #        ways      other ways to scale a branch, at 130M and 1.3B
 #        measuring  what [measure] costs, at 130M, eager and compiled
+#        memory    planned memory (groundup plan) against measured, 71M to 350M
 #        optimizers  an update of each of our optimizers, of torch's and of peers, at 130M
+#        guard     an update made only if all is finite, against a plain one, at 130M
 #        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
+#        parallel  FSDP2 over NCCL on all GPUs here, with offload and recomputation, against one process
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
 # Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
 set -uo pipefail
@@ -43,7 +46,7 @@ part_tests() {
         residual=$(ls tests/residual/test_*.py tests/residual/where/test_cuda.py | grep -v architectures)
     }
     # shellcheck disable=SC2086
-    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/optim tests/measure tests/model tests/schedules
+    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/optim tests/measure tests/model tests/schedules tests/train/test_parallel.py
 }
 
 part_overhead() {
@@ -71,6 +74,15 @@ part_optimizers() {
         --out "$RESULTS/optimizers.json"
 }
 
+part_guard() {
+    limited "$PYTHON" benchmarks/guard.py --device cuda --size tiny:8x128 130M:32x1024 --compile \
+        --precision 0.2 --seconds 45 --out "$RESULTS/guard.json"
+}
+
+part_memory() {
+    limited "$PYTHON" benchmarks/memory.py --device cuda --out "$RESULTS/memory.json"
+}
+
 part_demo() {
     needs tyro tomli_w rich tokenizers matplotlib || return
     rm -rf runs/gpu-quickstart
@@ -94,6 +106,30 @@ part_resume() {
     cmp runs/gpu-resume-{whole,killed}/metrics.jsonl && echo "the same to the bit"
 }
 
+part_parallel() {
+    needs tyro tomli_w rich tokenizers matplotlib || return
+    local gpus
+    gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+    local flags="train quickstart --steps 40 --batch 16 --train.precision bf16 --train.compile True"
+    local ranks="$PYTHON -m torch.distributed.run --standalone --nproc-per-node $gpus"
+    rm -rf runs/gpu-parallel-*
+    # shellcheck disable=SC2086
+    limited "$PYTHON" -m groundup $flags --out runs/gpu-parallel-one &&
+    limited $ranks -m groundup $flags --out runs/gpu-parallel-auto &&
+    limited $ranks -m groundup $flags --parallel.mode fsdp --out runs/gpu-parallel-fsdp &&
+    limited $ranks -m groundup $flags --parallel.mode fsdp --parallel.offload True \
+        --train.recompute ops --train.micro-batch $((8 / gpus)) --out runs/gpu-parallel-offload &&
+    limited $ranks -m groundup $flags --parallel.mode fsdp --parallel.gather bf16 \
+        --out runs/gpu-parallel-bf16 &&
+    "$PYTHON" - runs/gpu-parallel-{one,auto,fsdp,offload,bf16} <<'PYTHON'
+import json, sys
+one, *others = ([json.loads(line) for line in open(f"{run}/metrics.jsonl")] for run in sys.argv[1:])
+for run, found in zip(sys.argv[2:], others, strict=True):
+    pairs = list(zip(one, found, strict=True))
+    print(run, "largest difference of loss", max(abs(a["loss"] - b["loss"]) for a, b in pairs))
+PYTHON
+}
+
 everything() {
     local part code began failed="" skipped=""
     "$PYTHON" -c 'import sys, torch
@@ -115,7 +151,7 @@ print(torch.cuda.get_device_name())' || return 2
     [ -z "$failed" ]
 }
 
-[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers demo resume
+[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers guard memory demo parallel resume
 for part in "$@"; do
     [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done

@@ -28,8 +28,9 @@ from models import Size
 from groundup.model import Transformer, initialize
 from groundup.train import MeasureConfig, Recipe, TrainConfig
 from groundup.train.measuring import Measuring, interval
+from groundup.train.parallel.start import pick_device
 from groundup.train.settings import MEASUREMENTS
-from groundup.train.setup import build_optimizer, compute_precision, pick_device
+from groundup.train.setup import build_optimizer, compute_precision
 
 NOTHING, CONTROL, ALL = "nothing", "control", "all at once"
 

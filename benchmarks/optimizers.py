@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from groundup.model import Transformer, preset
 from groundup.optim.adamw import AdamW
 from groundup.optim.lion import LionA, LionAR
-from groundup.train.setup import pick_device
+from groundup.train.parallel.start import pick_device
 
 Params = list[nn.Parameter]
 Make = Callable[[Params], torch.optim.Optimizer]

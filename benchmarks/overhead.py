@@ -48,7 +48,7 @@ from models import (
 )
 from timing import Round
 
-from groundup.train.setup import pick_device
+from groundup.train.parallel.start import pick_device
 
 BASE, CONTROL = "without", "control"
 
