@@ -10,7 +10,8 @@ from faults.registry import demand
 
 _TRACEBACK = re.compile(r'File ".*/groundup/')
 # What is not the same each time.
-_NUMBER = re.compile(r"(?<=after )\d+(?= updates)|(?<=update )\d+")
+_NUMBER = re.compile(r"(?<![\w.-])(?<!Errno )\d+(?= updates| bytes|\)|[: ])|(?<=column )\d+")
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 def ends_the_same(place: Place, folder: Folder, *flags: str) -> None:
@@ -37,7 +38,7 @@ def says(ended: Ended, code: int, *parts: str) -> str:
 
 def told(ended: Ended) -> str:
     """Exit code and message, as they stand in the table."""
-    return f"exit {ended.code}: “{_NUMBER.sub('N', ended.message)}”"
+    return f"exit {ended.code}: “{_DIGEST.sub('…', _NUMBER.sub('N', ended.message))}”"
 
 
 def shows_traceback(ended: Ended) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,20 @@ def test_several_at_the_same_time_divide_the_work_and_a_killed_ones_is_taken_ove
     assert sorted(map(int, done)) == list(range(len(done)))  # each once
     (folder,) = (tmp_path / "out").glob("*/")
     assert contents(folder) == contents(alone.folder)
+
+
+def test_claims_go_before_the_parts(corpus, tmp_path, monkeypatch):
+    """Who finds a part gone, and could still claim it, would do it again."""
+    original, removed = shutil.rmtree, []
+
+    def record(path, *rest, **settings):
+        removed.append(Path(path).name)
+        assert not list((tmp_path / "out").glob("*/.claims"))
+        original(path, *rest, **settings)
+
+    monkeypatch.setattr(shutil, "rmtree", record)
+    prepare(config(corpus, tmp_path / "out"), workers=1)
+    assert [name.partition("-")[0] for name in removed] == [".claims", "parts"]
 
 
 def test_a_folder_that_was_finished_meanwhile(corpus, tmp_path, monkeypatch):

@@ -257,6 +257,7 @@ def test_one_baseline_of_all_outside_a_grid(tmp_path, write_run):
         ("data.length", 64, 128),
         ("data.validation", "a.txt", "b.txt"),
         ("train.eval_tokens", 1000, 2000),
+        ("data.mixture", [{"source": "a", "weight": 1.0}], [{"source": "a", "weight": 2.0}]),
     ],
 )
 def test_losses_on_different_text_are_not_compared(tmp_path, write_run, key, ours, theirs):

@@ -11,7 +11,8 @@ import tyro
 from groundup._check import unknown
 from groundup.commands._options import parse, recipe_named
 from groundup.data import DataConfig, describe, prepare_all, show_progress
-from groundup.data.preparation import Share, prepare_share
+from groundup.data.mixture.preparation import prepare_all_shares
+from groundup.data.preparation import Share
 
 _USAGE = """groundup data prepare [RECIPE] [--source …]   token files from text
 groundup data inspect PATH                    what a token file or a prepared folder holds"""
@@ -77,7 +78,7 @@ def _prepare(arguments: list[str]) -> int:
 
 def _prepare_share(config: DataConfig, share: Share, workers: int | None) -> int:
     with show_progress() as progress:
-        done, total = prepare_share(config, share, progress=progress, workers=workers)
+        done, total = prepare_all_shares(config, share, progress=progress, workers=workers)
     print(
         f"{done:,} of {total:,} parts are there; once all are, the same command without --part "
         "joins them"

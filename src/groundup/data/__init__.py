@@ -13,6 +13,7 @@ from groundup.data.batches import Batches, BatchStream, count_windows, windows
 from groundup.data.config import DataConfig
 from groundup.data.documents import Document, Documents
 from groundup.data.errors import DataError, TokenFileError
+from groundup.data.identities import document_id
 from groundup.data.inspect import describe
 from groundup.data.mixture.batches import MixedBatches
 from groundup.data.mixture.part import MixturePart
@@ -45,6 +46,7 @@ __all__ = [
     "Tokenizer",
     "count_windows",
     "describe",
+    "document_id",
     "load",
     "open_data",
     "permute",

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["LEASE", "Claims", "Gone"]
+__all__ = ["LEASE", "Claims", "Gone", "remove_claims"]
 
 LEASE = 120.0
 """Seconds without a new number after which an owner on another machine is taken for dead."""
@@ -117,7 +117,7 @@ class Claims:
 
     def remove(self) -> None:
         """Remove the folder, for all: the work is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_claims(self._folder)
 
     def _lives(self, owner: str) -> bool:
         import fcntl
@@ -147,6 +147,15 @@ class Claims:
             with contextlib.suppress(OSError):  # seen by others as silence, which it is
                 os.pwrite(self.descriptor, f" {number:020}".encode(), 4)
                 os.fsync(self.descriptor)
+
+
+def remove_claims(folder: Path) -> None:
+    """Remove a folder of claims, and what a killed removal has left of it."""
+    with contextlib.suppress(FileNotFoundError):
+        # At once, for those who are about to claim: a half-empty folder would let them.
+        os.rename(folder, folder.with_name(f"{folder.name}-{secrets.token_hex(4)}"))
+    for left in folder.parent.glob(f"{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _machine() -> str:

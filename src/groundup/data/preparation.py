@@ -21,7 +21,7 @@ from typing import Any
 from groundup._atomic import remove_leftovers
 from groundup._check import count
 from groundup.data import tokenizer as tokenizers
-from groundup.data.claims import Claims, Gone
+from groundup.data.claims import Claims, Gone, remove_claims
 from groundup.data.config import DataConfig
 from groundup.data.corpus.kinds import WITH_FIELDS
 from groundup.data.encoding import Repeated, encode, join, parts_folders, plan
@@ -218,7 +218,8 @@ def _check(config: DataConfig, parts: list[Part], left_out: Repeated | None) -> 
 
 def _clean(task: _Task) -> None:
     """Remove what is of use only while preparing; who still waits for it finds it gone."""
-    for folder in (*parts_folders(task.target), task.target / _CLAIMS):
+    remove_claims(task.target / _CLAIMS)  # before the parts: without those, all would be undone
+    for folder in parts_folders(task.target):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -42,7 +42,8 @@ def _text(run: Run) -> dict[str, Any]:
     # A held-out file and a tokenizer of its own do not depend on the source.
     names = ["data.validation"]
     names += [] if validation else ["data.source", "data.validation_fraction"]
-    names += ["data.text_field", "data.tokenizer"]
+    # The loss of a mixture is weighted by its course, too.
+    names += ["data.mixture", "data.text_field", "data.tokenizer"]
     names += ["data.source", "data.vocab_size"] if tokenizer in (None, _TRAIN) else []
     names += ["data.length", "train.eval_tokens"]
     return {name: run.setting(*name.split(".")) for name in names}

@@ -72,8 +72,11 @@ def build(recipe: Recipe, out: Path, prepared: Corpora, world: World, device: to
     if config.deterministic:
         setup.make_deterministic(device)
     rows = setup.per_process(recipe, world.size)
-    data = open_data(
-        recipe.data, prepared, config.batch, config.seed, config.steps, recipe.warmup_end
+    # Together: what only one machine lacks, all hear of before they wait for it.
+    data = world.together(
+        lambda: open_data(
+            recipe.data, prepared, config.batch, config.seed, config.steps, recipe.warmup_end
+        )
     )
     held_out = HeldOutTexts(data.held_out, length, config.micro_batch or rows, config.eval_tokens)
 

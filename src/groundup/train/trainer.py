@@ -127,7 +127,7 @@ def _attempt(
     Then all is built anew, as after a kill: that a run goes on exactly holds for both or neither.
     """
     device = processes.pick_device(recipe.train.device)
-    run = world.together(lambda: runs.build(recipe, out, prepared, world, device))
+    run = runs.build(recipe, out, prepared, world, device)
     with run.checkpoints:
         start, spent = runs.resume(run, watch)
         for note in run.data.notes:
@@ -153,7 +153,7 @@ def _loop(
     schedule = recipe.residual.resolve(config.steps)
     tokens = recipe.tokens_per_step
     began = time.perf_counter() - spent
-    stopping = Stopping(stop, run.device)
+    stopping = Stopping(stop, run.world, run.device)
 
     def written(metrics: dict[str, Any], timing: dict[str, Any], broken: dict[str, float]) -> None:
         alphas = schedule(metrics["step"], recipe.model.layers)

@@ -54,7 +54,8 @@ def make(run: Run, step: int, spikes: Warn, word: Tensor) -> Update:
     loss, words = summed[0], summed[1:]
     allowed = spikes.allows(step, loss, norm)
     if allowed:
-        guarded_step(run.optimizer, all_finite(loss, norm))
+        weights_on = run.spread.memory(run.device, run.recipe.parallel)
+        guarded_step(run.optimizer, all_finite(loss, norm).to(weights_on))
     run.optimizer.zero_grad()
     return Update(loss, norm, allowed, words)
 

@@ -25,12 +25,12 @@ from groundup.data.errors import DataError
 from groundup.data.lock import LOCK_NAME
 from groundup.data.mixture.part import MixturePart, corpus_fields
 from groundup.data.mixture.weights import peak
-from groundup.data.preparation import cores, folder_of, prepare
+from groundup.data.preparation import Share, cores, folder_of, prepare, prepare_share
 from groundup.data.prepared import Prepared
 from groundup.data.progress import Progress, silent
 from groundup.data.texts import SAMPLE, Text, listings, measured, sample
 
-__all__ = ["Corpora", "prepare_all"]
+__all__ = ["Corpora", "prepare_all", "prepare_all_shares"]
 
 _CLAIMS = ".claims"
 
@@ -62,18 +62,41 @@ def prepare_all(
 
     Errors: as of `prepare`; `DataError` if held-out text of one part is in another part's source.
     """
-    configs = config.corpora()
-    if config.mixture:
-        found = [_listed(part, one) for part, one in zip(config.mixture, configs, strict=True)]
-        _refuse_leaks(config.mixture, found)
-        if config.tokenizer == "train":
-            tell = silent if progress is None else progress
-            path = _tokenizer(config, found, tell, cores() if workers is None else workers)
-            configs = tuple(
-                replace(one, tokenizer=str(path), vocab_size=DataConfig.vocab_size)
-                for one in configs
-            )
+    configs = _resolved(config, progress, workers)
     return Corpora(tuple(prepare(one, progress=progress, workers=workers) for one in configs))
+
+
+def prepare_all_shares(
+    config: DataConfig,
+    share: Share,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> tuple[int, int]:
+    """`prepare_share` for each of the corpora: the parts that are there, and those to be."""
+    counts = [
+        prepare_share(one, share, progress=progress, workers=workers)
+        for one in _resolved(config, progress, workers)
+    ]
+    return sum(done for done, _ in counts), sum(total for _, total in counts)
+
+
+def _resolved(
+    config: DataConfig, progress: Progress | None, workers: int | None
+) -> tuple[DataConfig, ...]:
+    """A configuration for each corpus, with the tokenizer that all of them share."""
+    configs = config.corpora()
+    if not config.mixture:
+        return configs
+    found = [_listed(part, one) for part, one in zip(config.mixture, configs, strict=True)]
+    _refuse_leaks(config.mixture, found)
+    if config.tokenizer != "train":
+        return configs
+    tell = silent if progress is None else progress
+    path = _tokenizer(config, found, tell, cores() if workers is None else workers)
+    return tuple(
+        replace(one, tokenizer=str(path), vocab_size=DataConfig.vocab_size) for one in configs
+    )
 
 
 def _listed(part: MixturePart, config: DataConfig) -> list[Listing]:

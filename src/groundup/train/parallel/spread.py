@@ -28,6 +28,7 @@ class Whole:
 
     def __init__(self, model: nn.Module, world: World, config: ParallelConfig, device: Any) -> None:
         self.model = model
+        self.device = device
         self.forward: Any = model
 
     @staticmethod
@@ -52,7 +53,7 @@ class Replicated(Whole):
     """The whole model in every process: DDP."""
 
     def __init__(self, model: nn.Module, world: World, config: ParallelConfig, device: Any) -> None:
-        self.model = model
+        super().__init__(model, world, config, device)
         # DDP averages.
         self.gradient_factor = float(world.size)
         self.forward = nn.parallel.DistributedDataParallel(
@@ -114,7 +115,7 @@ class Sharded(Whole):
 
     def clip(self, largest: float) -> Tensor:
         norm: Any = super().clip(largest)
-        return norm.full_tensor()
+        return norm.full_tensor().to(self.device, non_blocking=True)  # gradients may be offloaded
 
 
 def kind(config: ParallelConfig, world: World) -> type[Whole]:
