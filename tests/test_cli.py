@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,34 @@ def test_version_and_module() -> None:
     assert done.stdout.strip() == f"groundup {groundup.__version__}"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--version"], 141),  # breaks when it is flushed, at the end
+        (["nonsense"], 2),  # what is said to stderr is read
+    ],
+)
+def test_nobody_reads_what_is_printed(arguments: list[str], code: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "groundup", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    alone = subprocess.run(command, stdout=writing, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == code
+    assert ("nonsense" in done.stderr) if code == 2 else done.stderr == ""
+    assert alone.returncode == 141
+
+
+def test_a_broken_pipe_of_something_else_is_told(monkeypatch, capsys) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe to a tracker")
+
+    monkeypatch.setattr("groundup.commands.schedule.main", broken)
+    assert main(["schedule"]) == 2
+    assert "Broken pipe to a tracker" in capsys.readouterr().err
+
+
 def test_import_is_light() -> None:
     code = (
         "import sys, groundup; groundup.depth.linear(T=1); "
@@ -129,3 +158,19 @@ def test_data_prepare_and_inspect(tmp_path: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert "quick brown" in said
     assert "300" in said
+
+
+@pytest.mark.parametrize("value", ["true", "True"])
+def test_truth_is_written_either_way(value: str) -> None:
+    from groundup.commands._options import parse
+    from groundup.commands.train import Train
+    from groundup.train import Recipe
+
+    options = parse(
+        Train(Recipe()), "train RECIPE", ["--train.compile", "false", "--model.tied", value]
+    )
+    assert (options.recipe.train.compile, options.recipe.model.tied) == (False, True)
+    options = parse(Train(Recipe()), "train RECIPE", [f"--model.tied={value}", "--change-rate"])
+    assert options.recipe.model.tied
+    assert options.change_rate
+    assert parse(Train(Recipe()), "train RECIPE", ["--change-rate", value]).change_rate

@@ -167,12 +167,12 @@ fault("tokenizer-truncated", "truncated tokenizer", f"tokenizer.json cut at rand
 @fault(
     "tokens-of-another",
     "token file of another tokenizer",
-    "a sound one, of a vocabulary of 280 tokens, in the place of that of 300, after a kill",
+    "a sound one, of a vocabulary of 270 tokens, in the place of that of 280, after a kill",
     times=2,
 )
 def tokens_of_another(place: Place, times: int) -> Generator[str, None, str]:
     for _ in range(times):
-        other = place.folder(data__vocab_size=280)
+        other = place.folder(data__vocab_size=270)
         folder = place.folder()
         cut_off(folder, 20)
         path = prepared(folder, "train.gtok")

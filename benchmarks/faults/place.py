@@ -26,7 +26,7 @@ _RECIPE: dict[str, dict[str, Any]] = {
         "source": "texts",
         "folder": "data",
         "validation_fraction": 0.2,
-        "vocab_size": 300,
+        "vocab_size": 280,
         "length": 32,
     },
     "residual": {"schedule": "linear", "T": 2},
@@ -56,7 +56,6 @@ class Folder:
     def __init__(self, path: Path, processes: int, fields: Mapping[str, Any]) -> None:
         self.path, self.processes, self.fields = path, processes, fields
         self.run = path / "run"
-        self._starts = 0
 
     def start(self, *flags: str, inject: str = "", launcher: Sequence[str] = (),
               command: Sequence[str] = ("train", "recipe.toml", "--out", "run"),
@@ -70,8 +69,7 @@ class Folder:
         if self.processes > 1:
             torchrun = ["-m", "torch.distributed.run", "--standalone"]
             program = [*torchrun, f"--nproc-per-node={self.processes}", *launcher, *program]
-        self._starts += 1
-        output = self.path / f"said-{self._starts}.txt"
+        output = self.path / f"said-{len(list(self.path.glob('said-*'))) + 1}.txt"
         return Started(
             [sys.executable, *program, *command, *flags], self.path, output, environment or {}
         )

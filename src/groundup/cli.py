@@ -6,6 +6,8 @@ import faulthandler
 import importlib
 import importlib.util
 import io
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -28,11 +30,17 @@ _NEEDED = ("tokenizers", "tyro", "rich", "tomli_w", "matplotlib")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 training stopped, 2 bad input,
-    130 and 143 after SIGINT and SIGTERM (a checkpoint was written)."""
+    130 and 143 after SIGINT and SIGTERM (a checkpoint was written), 141 if nobody reads on."""
     if argv is None:
         faulthandler.enable()  # a mapped file that is cut ends the process: say at least where
     _print_anything()
-    code = _main(list(sys.argv[1:] if argv is None else argv))
+    try:
+        try:
+            code = _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            print(end="", flush=True)  # the interpreter would, at its end, and tell if that fails
+    except BrokenPipeError as error:
+        code = 141 if _silenced() else _fail(str(error))
     if argv is None and (start := sys.modules.get("groundup.train.parallel.start")):
         start.leave(code)
     return code
@@ -65,7 +73,7 @@ def _run(name: str, arguments: list[str]) -> int:
     from groundup.train.parallel.start import speaks
     from groundup.train.signals import Interrupted
     from groundup.train.trainer import ProcessLost, TrainingStopped
-    from groundup.train.world import FailedElsewhere, lost
+    from groundup.train.world import FailedElsewhere, lost, why_lost
 
     command = importlib.import_module(f"groundup.commands.{name}")
     try:
@@ -81,13 +89,31 @@ def _run(name: str, arguments: list[str]) -> int:
         return _fail(str(stopped) if speaks() else "", 1)
     except FailedElsewhere:
         return 2
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:  # before or after the loop
         if not lost(error):
             raise
-        why = str(error).strip().split("\n", 1)[0]
-        return _fail(f"another process of the run is gone: {why}. The same command goes on", 1)
+        return _fail(
+            f"another process of the run is gone: {why_lost(error)}. The same command goes on", 1
+        )
+
+
+def _silenced() -> bool:
+    """Whether nobody reads what is printed, as after `| head`; what is left then goes nowhere."""
+    broken = []
+    for descriptor in (1, 2):
+        poll = select.poll()
+        poll.register(descriptor, 0)  # only what is told unasked: that the other end is closed
+        if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+            broken.append(descriptor)
+    for descriptor in broken:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(broken)
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -133,6 +133,20 @@ def test_wherever_bad_gradients_are(name: str, bads: list[float | None]) -> None
 
 
 @pytest.mark.parametrize("name", ["adamw", "liona"])
+@pytest.mark.parametrize("finite", [True, False])
+def test_takes_what_the_host_knows(name: str, finite: bool) -> None:
+    (optimizer, params), (twin, others) = has_updated(ALL[name]), has_updated(ALL[name])
+    for p in (*params, *others):
+        p.grad = torch.full_like(p, 0.5)
+    guarded_step(optimizer, finite)
+    if finite:
+        twin.step()
+    assert same(everything(optimizer, params), everything(twin, others))
+    with pytest.raises(ValueError, match=r"finite=1\.0 is not valid.*or a bool"):
+        guarded_step(optimizer, 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["adamw", "liona"])
 @pytest.mark.parametrize(
     ("finite", "updates"),
     [(True, True), (False, False), (1.0, True), (0.0, False), (math.nan, False)],

@@ -62,6 +62,33 @@ def test_a_gap_within_noise_is_called_so():
     assert "cannot be told from the baseline’s" in text
 
 
+@pytest.mark.parametrize(("gap", "told_of"), [(-1e-5, False), (-4.9e-4, False), (-6e-4, True)])
+def test_a_gap_that_shows_as_zero_is_no_lead(gap, told_of):
+    base = 3 + noise(STEPS, 1)
+    pairs = [
+        run
+        for seed in (0, 1)
+        for run in (
+            make(seed=seed, loss=base),
+            make("x", seed=seed, schedule="linear", loss=base + gap),
+        )
+    ]
+    text = told(pairs, "When")
+    assert ("stays below" in text) is told_of
+    assert ("At the end it is within 0.0005 nats of the baseline’s." in text) is not told_of
+    assert ("none of 2 seeds end below" in text) is not told_of
+    assert "leaves it as it is" in text
+    risen = told([make(loss=base), make("x", schedule="linear", loss=base - gap)], "When")
+    assert ("never comes to stay below" in risen) is told_of
+
+
+def test_many_that_show_as_zero_are_not_counted_as_below():
+    base = 3 + noise(STEPS, 1)
+    others = [make(f"v{i}", schedule="linear", loss=base - 1e-5 * (i + 1)) for i in range(5)]
+    text = told([make(loss=base), *others], "When")
+    assert "Of 5 variants with residual warmup, 0 end" in text
+
+
 def test_noise_alone_is_seldom_called_a_gap():
     called = 0
     for seed in range(40):

@@ -90,6 +90,40 @@ def test_events_of_the_monitor():
     assert "monitor" not in told(make(), "Was it stable")
 
 
+def test_events_of_one_update_are_one_action():
+    skips = [
+        {"step": step, "kind": "spike", "of": of, "action": "skip", "batch": step}
+        for step in (7, 9, 10, 11)
+        for of in ("loss", "grad_norm")
+    ]
+    text = told(make(events=skips), "Was it stable")
+    assert "saw 8 spikes (4 of the loss and 4 of the gradient norm)" in text
+    assert "skipped the update 4 times, first at update 7" in text
+    # The same update spikes again on another batch after the run went back.
+    back = [
+        {"step": 90, "kind": "spike", "of": of, "action": "rewind", "to": 80, "batch": batch}
+        for batch in (90, 101)
+        for of in ("loss", "grad_norm")
+    ]
+    assert "went back twice, first at update 90" in told(make(events=back), "Was it stable")
+
+
+def test_skipped_updates_are_told_apart_from_the_end():
+    loss = 3 + noise(STEPS)
+    loss[[120, *range(STEPS - 3, STEPS)]] = np.nan
+    run = make(loss=loss, summary=False, planned=900)
+    run.recipe["train"]["nonfinite"] = 2
+    text = told(run, "Was it stable")
+    assert "Not finite: “baseline” loss 3 times, first at update 120" in text
+    assert "Diverged: “baseline” ended at update 499" in text
+    going = make(loss=loss, summary=False, planned=900)
+    going.recipe["train"]["nonfinite"] = 3
+    text = told(going, "Was it stable")
+    assert "Not finite: “baseline” loss 4 times" in text
+    assert "Diverged" not in text
+    assert "Not at the end" in text
+
+
 def test_warnings_are_told_where_the_score_is_silent():
     norm = 1 + noise(STEPS, 9)
     norm[200] = 5.0

@@ -161,15 +161,39 @@ def test_json_cannot_leave_its_block():
 def test_events_are_listed(tmp_path, write_run):
     event = {"step": 12, "kind": "spike", "of": "loss", "value": 9.0, "mean": 5.0}
     event |= {"deviation": 0.5, "action": "rewind", "to": 10, "batch": 12}
-    event["documents"] = [{"number": 7, "starts": "<b>def f(x)"}] * 5
+    event["documents"] = [{"number": 7, "starts": "<b>def f(x)"}] * 3
+    event["documents"] += [{"number": 8, "starts": "never shown"}] * 2
+    event["documents"][1] = {"number": 283, "starts": "The film", "part": "imdb"}
+    event["documents"][2] = {"number": None, "starts": "A chapter", "part": "<i>"}
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "linear", events=[event])]
     page = report(folders, tmp_path / "r.html")
     text = " ".join(Reader(page).text)
     for expected in ("1 event of the spike monitor", "rewind to 10", "7 “<b>def f(x)”", "and 2"):
         assert expected in text, expected
+    assert "imdb 283 “The film”" in text
+    assert "<i> “A chapter”" in text
     assert "<b>def" not in page
     quiet = report(folders[:1], tmp_path / "q.html")
     assert "spike monitor" not in quiet
+
+
+def test_parts_of_mixtures_have_a_table(tmp_path, write_run, rows):
+    folders = []
+    for variant, parts in (("baseline", ("a", "b")), ("linear", ("b", "<c>")), ("equal", ())):
+        metrics = rows(20)
+        metrics[-1] |= {f"eval_loss/{part}": 4 + 0.5 * i for i, part in enumerate(parts)}
+        mixture = {"data.mixture": [{"name": part} for part in parts]}
+        folder = tmp_path / variant
+        folders.append(write_run(folder, variant, metrics=metrics, settings=mixture))
+    page = report(folders, tmp_path / "r.html")
+    table = page[page.index("by part of the mixture") :].partition("</table>")[0]
+    cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", table)
+    assert [cells[i : i + 4] for i in range(0, len(cells), 4)] == [
+        ["run", "a", "b", "&lt;c&gt;"],
+        ["baseline, seed 0", "4.0000", "4.5000", "–"],
+        ["linear, seed 0", "–", "4.0000", "4.5000"],
+    ]
+    assert "of the mixture" not in report(folders[2:], tmp_path / "q.html")
 
 
 def test_published_numbers_only_where_there_are_some(pair, tmp_path, monkeypatch):

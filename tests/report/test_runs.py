@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from groundup.measure.similarity import sketch
 from groundup.report import find_runs, read_run, read_runs
 
 
@@ -66,7 +68,95 @@ def test_null_losses(tmp_path, write_run, rows):
     run = read_run(write_run(tmp_path / "a", metrics=metrics, steps=20))
     assert np.flatnonzero(np.isnan(run.series["loss"])).tolist() == [7, 8]
     assert np.flatnonzero(np.isnan(run.series["grad_norm"])).tolist() == [7]
-    assert run.notes == ("2 updates had no finite loss.",)
+    assert run.notes == ("2 updates had no finite loss or gradient norm.",)
+
+
+def skipped(rows, steps, at):
+    """Metrics whose updates `at` were skipped, with the events of that: one for each series."""
+    metrics = rows(steps)
+    for step in at:
+        metrics[step] |= {"loss": None, "grad_norm": None, "skipped": True}
+    kind = {"kind": "spike", "value": None, "action": "skip"}
+    return metrics, [{"step": s, "of": of, **kind} for s in at for of in ("loss", "grad_norm")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "at", "diverged"),
+    [
+        (3, [5, 16, 17, 18, 19], True),
+        (3, [17, 18, 19], False),
+        (3, [16, 17, 18], False),
+        (3, [15, 17, 18, 19], False),
+        (30, list(range(20)), False),
+        (10, list(range(20)), True),
+        (0, [19], True),
+        (None, [19], True),  # of a run from before updates were skipped
+    ],
+)
+def test_only_the_update_beyond_the_limit_ends_a_run(
+    tmp_path, write_run, rows, limit, at, diverged
+):
+    metrics, events = skipped(rows, 20, at)
+    settings = {} if limit is None else {"train.nonfinite": limit}
+    folder = write_run(
+        tmp_path / "a", metrics=metrics, events=events, settings=settings, summary=False
+    )
+    run = read_run(folder)
+    assert run.diverged is diverged
+    assert any("It diverged" in note for note in run.notes) is diverged
+    number = "1 update" if len(at) == 1 else f"{len(at)} updates"
+    were = "was" if len(at) == 1 else "were"
+    assert run.notes[-1] == f"{number} had no finite loss or gradient norm and {were} skipped."
+
+
+def sketches(folder, shapes, damage=None):
+    lines = [
+        {"step": step, "attention": [sketch(torch.randn(shape), 16) for _ in range(2)]}
+        for step, shape in enumerate(shapes)
+    ]
+    if damage is not None:
+        lines[damage]["attention"][1] = "?" + lines[damage]["attention"][1][1:]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "sketches.jsonl").write_text(text)
+    return read_run(folder)
+
+
+def test_sketches_of_another_shape_are_left_out(tmp_path, write_run):
+    folder = write_run(tmp_path / "a")
+    early, late = (256, 32), (128, 32)
+    run = sketches(folder, [early, late, early, late])
+    assert run.notes == (
+        "2 lines of sketches.jsonl left out: of inputs of another shape than the last line’s.",
+    )
+    assert run.similarity["attention"].steps.tolist() == [1, 3]
+    assert run.similarity["attention"].last.tolist() == [1.0, 1.0]
+    run = sketches(folder, [late, (128, 16), (128, 16)])
+    assert "1 line of sketches.jsonl" in run.notes[0]
+    assert len(run.similarity["attention"].steps) == 2
+    assert sketches(folder, [late, late]).notes == ()
+
+
+@pytest.mark.parametrize("damage", [0, 1, 2])
+def test_damaged_sketches_are_refused(tmp_path, write_run, damage):
+    run = sketches(write_run(tmp_path / "a"), [(8, 4)] * 3, damage)
+    with pytest.raises(ValueError, match=r"sketches\.jsonl is damaged"):
+        _ = run.similarity
+
+
+def test_parts_of_a_mixture(tmp_path, write_run, rows):
+    mixture = [{"source": "a.txt", "name": "books"}, {"source": "b.txt", "name": "imdb"}]
+    metrics = rows(20)
+    metrics[9] |= {"eval_loss/books": 5.0, "eval_loss/imdb": 6.0}
+    settings = {"data.mixture": mixture}
+    run = read_run(write_run(tmp_path / "a", metrics=metrics[:19], settings=settings))
+    assert run.parts == {"books": 5.0, "imdb": 6.0}
+    metrics[19] |= {"eval_loss/books": 4.0, "eval_loss/imdb": None}
+    assert read_run(write_run(tmp_path / "b", metrics=metrics, settings=settings)).parts == {
+        "books": 4.0
+    }
+    assert read_run(write_run(tmp_path / "c", metrics=metrics)).parts == {}
+    odd = {"data.mixture": ["books", {"name": 3}]}
+    assert read_run(write_run(tmp_path / "d", settings=odd)).parts == {}
 
 
 def test_final_evaluation_that_is_not_finite(tmp_path, write_run):

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from groundup.train import Recipe, TrainingStopped, recipe_file, train, update
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.world import FailedElsewhere, World
-from tests.train.runs import changed, forget_the_end, metrics
+from tests.train.runs import changed, forget_the_end, lines, metrics
 
 FSDP = ParallelConfig(mode="fsdp")
 
@@ -39,6 +39,17 @@ def like_one(folder: Path, out: Path) -> None:
     assert [list(line) for line in found] == [list(line) for line in expected]
     for line, other in zip(found, expected, strict=True):
         assert line == pytest.approx(other, rel=2e-4), line["step"]
+    seen, expected = (lines(run, "measurements") for run in (out, folder / "one"))
+    assert [list(line) for line in seen] == [list(line) for line in expected]
+    for line, other in zip(seen, expected, strict=True):
+        for name in line:
+            found, wanted = (
+                [-1.0 if value is None else value for value in values]
+                if isinstance(values := measured[name], list)
+                else values
+                for measured in (line, other)
+            )
+            assert found == pytest.approx(wanted, rel=1e-2, abs=1e-4), name
 
 
 def check_ddp(folder: Path) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MARKS = "before\n<!-- faults: begin -->\nold\n<!-- faults: end -->\nafter\n"
+MARKS = "before\n<!-- faults: begin -->\nan earlier table\n<!-- faults: end -->\nafter\n"
 
 
 def test_a_run_of_two_ranks_that_meets_much_ends_the_same(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_run_of_two_ranks_that_meets_much_ends_the_same(tmp_path: Path) -> Non
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "SIGTERM of torchrun" in text
-    assert "old" not in text
+    assert "an earlier table" not in text
     assert str(tmp_path) not in text + results.read_text()
 
 

@@ -74,9 +74,20 @@ def _switched(options: object, arguments: list[str]) -> list[str]:
     """A command's own switches need no value; fields of a recipe do, since they may be true."""
     fields = dataclasses.fields(options)  # type: ignore[arg-type]
     switches = {f"--{f.name.replace('_', '-')}" for f in fields if f.default is False}
-    return [
-        word for argument in arguments for word in (argument, *["True"] * (argument in switches))
-    ]
+    words = []
+    for argument, following in itertools.pairwise([*map(_truth, arguments), ""]):
+        words.append(argument)
+        if argument in switches and following not in _TRUTHS.values():
+            words.append("True")
+    return words
+
+
+_TRUTHS = {"true": "True", "false": "False"}  # as TOML writes them, and as Python does
+
+
+def _truth(argument: str) -> str:
+    flag, equals, value = argument.rpartition("=")
+    return flag + equals + _TRUTHS.get(value, value)
 
 
 def _one_length(arguments: list[str]) -> list[str]:

@@ -58,15 +58,20 @@ def main(arguments: list[str]) -> int:
     console = Console(highlight=False)
     # A table that is cut cannot be read: rather let the terminal wrap it.
     wide = Console(file=console.file, width=max(console.width, 150), highlight=False)
-    wide.print(_numbers(found))
-    if found.recipe.model.vocab_size != options.recipe.model.vocab_size:
-        wide.print("The vocabulary is data.vocab_size; a trained tokenizer may have fewer tokens.")
-    wide.print()
-    wide.print(_moments(found.memory.moments))
-    wide.print("\n" + verdict(found))
-    if len(found.worth_telling) > 1 or found.worth_telling[0].fits:
+    with wide.capture() as page:
+        wide.print(_numbers(found))
+        if found.recipe.model.vocab_size != options.recipe.model.vocab_size:
+            wide.print(
+                "The vocabulary is data.vocab_size; a trained tokenizer may have fewer tokens."
+            )
         wide.print()
-        wide.print(_options(found))
+        wide.print(_moments(found.memory.moments))
+        wide.print("\n" + verdict(found))
+        if len(found.worth_telling) > 1 or found.worth_telling[0].fits:
+            wide.print()
+            wide.print(_options(found))
+    # The tables fill their last column with blanks.
+    print("\n".join(line.rstrip() for line in page.get().splitlines()))
     return 0
 
 
@@ -74,7 +79,10 @@ def verdict(found: Estimate) -> str:
     """Whether it fits, in a sentence."""
     peak, memory = found.memory.peak, found.device.bytes
     most = max(peak.kinds, key=lambda kind: peak.kinds[kind])
-    there = f"{_gib(peak.total)} of {_gib(memory)} GiB on each GPU at the {_at(peak)}"
+    there = (
+        f"{_gib(peak.total)} of {_gib(memory)} GiB on each GPU at the {_at(peak)}, "
+        f"with micro_batch={found.micro_batch}"
+    )
     if found.fits:
         return f"It fits: {there}, {_gib(memory - peak.total)} GiB to spare."
     said = f"It does not fit: {there}, {_gib(peak.total - memory)} GiB too much; most are {most}."
@@ -92,19 +100,19 @@ def _numbers(found: Estimate) -> Table:
     kinds = ", ".join(f"{kind} {_short(n)}" for kind, n in found.parameters.items() if n)
     whole, inner = model.parameters(), model.parameters(embedding=False)
     table.add_row("parameters", f"{_short(whole)} ({_short(inner)} without the embedding): {kinds}")
-    steps = count(recipe.train.steps)
     table.add_row(
         "tokens",
-        f"{_short(found.tokens)} in {steps} updates of {count(recipe.tokens_per_step)}; "
+        f"{_short(found.tokens)} in {_some(recipe.train.steps, 'update')} of "
+        f"{count(recipe.tokens_per_step)}; "
         f"{number(found.tokens_per_parameter, 1)} a parameter (Chinchilla: {CHINCHILLA})",
     )
     table.add_row("FLOPs", f"{found.flops:.3g}, {found.flops_per_token:.3g} a token")
     table.add_row("time", _time(found))
     table.add_row(
         "an update",
-        f"{recipe.train.batch} sequences: {found.micro_batch} in a forward, "
-        f"{recipe.train.batch // device.gpus // found.micro_batch} forwards, {device.gpus} GPUs"
-        f" ({_spread(found)})",
+        f"{_some(recipe.train.batch, 'sequence')}: {found.micro_batch} in a forward, "
+        f"{_some(recipe.train.batch // device.gpus // found.micro_batch, 'forward')}, "
+        f"{_some(device.gpus, 'GPU')} ({_spread(found)})",
     )
     each = seconds(found.checkpoint_seconds)
     table.add_row(
@@ -126,7 +134,7 @@ def _time(found: Estimate) -> str:
     if device.peak is not None:
         of = f"{device.peak:.3g} FLOP/s"
     return (
-        f"{number(found.hours, 1)} hours, {number(found.gpu_hours, 1)} GPU-hours, at "
+        f"{_lasting(found.hours)}, {_lasting(found.gpu_hours, 'GPU-')}, at "
         f"{number(100 * device.utilization, 0)}% of {of}"
     )
 
@@ -153,7 +161,7 @@ def _moments(moments: Iterable[Moment]) -> Table:
 def _options(found: Estimate) -> Table:
     table = _table("what fits", "largest micro_batch", "GiB")
     for option in found.worth_telling:
-        largest = "none" if option.micro_batch is None else str(option.micro_batch)
+        largest = "not even 1" if option.micro_batch is None else str(option.micro_batch)
         table.add_row(option.name, largest, _gib(option.peak))
     return table
 
@@ -198,6 +206,18 @@ def as_plain(found: Estimate) -> dict[str, Any]:
         "checkpoint_seconds": found.checkpoint_seconds,
         "token_file": found.token_file,
     }
+
+
+def _some(n: int, noun: str) -> str:
+    return f"{count(n)} {noun}{'' if n == 1 else 's'}"
+
+
+def _lasting(hours: float, of: str = "") -> str:
+    """In the largest unit of which it is at least 1."""
+    for unit, each in (("hours", 1), ("minutes", 60)):
+        if hours * each >= 1:
+            return f"{number(hours * each, 1)} {of}{unit}"
+    return f"{number(hours * 3600, 1)} {of}seconds"
 
 
 def _gib(size: int) -> str:

@@ -115,6 +115,17 @@ class Claims:
             time.sleep(_PAUSE)
         return False
 
+    @property
+    def held(self) -> bool:
+        """Whether the folder is still there, with this owner's file."""
+        return (self._folder / self._owner).exists()
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else who lives takes part now."""
+        owners = {path.name for path in self._folder.glob("owner-*")}
+        return self._owner in owners and not any(map(self._lives, owners - {self._owner}))
+
     def remove(self) -> None:
         """Remove the folder, for all: the work is done."""
         remove_claims(self._folder)

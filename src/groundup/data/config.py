@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from groundup._check import count, is_number
 from groundup.data.mixture.part import MixturePart, check_parts, corpus_fields
-from groundup.data.mixture.weights import follows_warmup, shares
+from groundup.data.mixture.weights import follows_warmup, shares, with_warmup_at
 
 __all__ = ["MIN_VOCABULARY", "DataConfig"]
 
@@ -107,6 +107,11 @@ class DataConfig:
     def follows_warmup(self) -> bool:
         """Whether the mixture has a point at the end of the residual warmup."""
         return any(follows_warmup(part.weight) for part in self.mixture)
+
+    def with_warmup_at(self, end: int) -> DataConfig:
+        """The same with the update `end` in the place of the mixture's "warmup"."""
+        parts = (replace(p, weight=with_warmup_at(p.weight, end)) for p in self.mixture)
+        return replace(self, mixture=tuple(parts))
 
     @property
     def unused(self) -> tuple[str, ...]:

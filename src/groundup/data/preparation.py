@@ -13,7 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,16 +53,19 @@ class Share:
     def __post_init__(self) -> None:
         if not 1 <= count("number", self.number) <= count("of", self.of):
             raise ValueError(
-                f"part={self.number}/{self.of} is not valid: the first number must be in "
-                f"1..{self.of}"
+                f"number={self.number} is not valid with of={self.of}: it must be in 1..{self.of}"
             )
 
     @classmethod
     def parse(cls, text: str) -> Share:
         """As people write it: "3/8"."""
         number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal()):
+        if not (number.isdecimal() and of.isdecimal() and int(of)):
             raise ValueError(f"part={text!r} is not valid: it must be like 3/8: the third of eight")
+        if not 1 <= int(number) <= int(of):
+            raise ValueError(
+                f"part={text!r} is not valid: the first number must be in 1..{int(of)}"
+            )
         return cls(int(number), int(of))
 
 
@@ -146,10 +152,43 @@ def _task(config: DataConfig, progress: Progress | None, workers: int | None) ->
     return _Task(config, texts, given, identity, key, target, tell, workers)
 
 
-def _claims(task: _Task) -> Claims:
-    task.target.mkdir(exist_ok=True)
-    (task.target / LOCK_NAME).touch()
-    return Claims(task.target / _CLAIMS)
+@contextmanager
+def _claims(task: _Task) -> Iterator[Claims]:
+    """Takes part in making the folder, which is removed again if it fails with nothing to keep."""
+    with ExitStack() as stack:
+        try:
+            task.target.mkdir(parents=True, exist_ok=True)
+            (task.target / LOCK_NAME).touch()
+            claims = stack.enter_context(Claims(task.target / _CLAIMS))
+        except FileNotFoundError as error:
+            raise Gone from error  # another, which failed, has removed the folder
+        try:
+            yield claims
+        except DataError:
+            if not _worth_keeping(task):
+                _discard(task, claims)
+            raise
+        except Exception as error:
+            if claims.held:
+                raise
+            raise Gone from error
+
+
+def _worth_keeping(task: _Task) -> bool:
+    """Whether there is anything that took work: a trained tokenizer, a part."""
+    trained = task.given is None and (task.target / "tokenizer.json").exists()
+    return trained or any(any(folder.iterdir()) for folder in parts_folders(task.target))
+
+
+def _discard(task: _Task, claims: Claims) -> bool:
+    """Remove the folder if nobody else is at it; who comes meanwhile finds the claims gone."""
+    if not claims.alone:
+        return False
+    # At once, so that nobody finds half of it.
+    removed = task.target.with_name(f".{task.target.name}-{secrets.token_hex(4)}")
+    task.target.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+    return True
 
 
 def _make(task: _Task, claims: Claims) -> None:
@@ -164,7 +203,9 @@ def _make(task: _Task, claims: Claims) -> None:
     try:
         _check(task.config, encoded.parts, left_out)
     except DataError:
-        _clean(task)  # of no use to other settings
+        # Nothing in it is of use to other settings, which have a folder of their own.
+        if not _discard(task, claims):
+            _clean(task)
         raise
     join(task.target, encoded, tokenizer, left_out, task.tell)
     finish(task.target, task.key, task.identity, task.texts, encoded.parts, tokenizer)

@@ -32,7 +32,7 @@ def all_finite(*values: Tensor) -> Tensor:
     return reduce(torch.logical_and, (torch.isfinite(v).all() for v in whole))
 
 
-def guarded_step(optimizer: Optimizer, finite: Tensor) -> None:
+def guarded_step(optimizer: Optimizer, finite: Tensor | bool) -> None:
     """``optimizer.step()`` if `finite`; else weights and state stay what they are, to the bit.
 
     The step counts of the optimizer's state stay, too. The gradients are left to ``zero_grad()``.
@@ -43,10 +43,11 @@ def guarded_step(optimizer: Optimizer, finite: Tensor) -> None:
 
     Args:
         finite: True or 1, for an update, or anything else: 0-dim, the same on all ranks, on the
-            parameters' device. `all_finite` of the gradient norm and of the loss of all ranks.
+            parameters' device. `all_finite` of the gradient norm and of the loss of all ranks. Of
+            a Python bool the host knows already: ``step()`` is called or not.
 
     Raises:
-        ValueError: for a `finite` with dimensions.
+        ValueError: for a `finite` with dimensions, or that is neither tensor nor bool.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -57,12 +58,16 @@ def guarded_step(optimizer: Optimizer, finite: Tensor) -> None:
         >>> weight.tolist()
         [1.0, 1.0]
     """
-    if finite.ndim != 0:
+    if not isinstance(finite, Tensor | bool):
+        raise ValueError(
+            f"finite={finite!r} is not valid: it must be a tensor without dimensions, or a bool"
+        )
+    if isinstance(finite, Tensor) and finite.ndim != 0:
         raise ValueError(
             f"finite of shape {tuple(finite.shape)} is not valid: it must be a tensor without "
             "dimensions"
         )
-    if waits(optimizer):
+    if isinstance(finite, bool) or waits(optimizer):
         if finite == 1:
             optimizer.step()
         return

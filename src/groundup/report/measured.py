@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,9 @@ from numpy.typing import NDArray
 
 from groundup.report.lines import MOST
 
-__all__ = ["Measured", "collect", "similarity"]
+__all__ = ["Measured", "collect", "comparable", "similarity"]
+
+_SHAPE = struct.Struct("<2I")  # tokens and width, with which a sketch begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,19 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> dict[str, Measured]:
     return {name: _stacked(points) for name, points in found.items()}
 
 
+def comparable(rows: Sequence[dict[str, Any]], notes: list[str]) -> tuple[dict[str, Any], ...]:
+    """The lines of sketches.jsonl whose sketches are of inputs shaped as the last line's; `notes`
+    says what was left out. Damaged lines stay: `similarity` raises at them."""
+    shapes = [_sketched(row) for row in rows]
+    others = [None not in (shape, shapes[-1]) and shape != shapes[-1] for shape in shapes]
+    if number := sum(others):
+        lines = "1 line" if number == 1 else f"{number} lines"
+        notes.append(
+            f"{lines} of sketches.jsonl left out: of inputs of another shape than the last line’s."
+        )
+    return tuple(row for row, other in zip(rows, others, strict=True) if not other)
+
+
 def similarity(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
     """The cosine of each sketch in `rows` with that in the last of them, by branch: [n, L]."""
     from groundup.measure.similarity import compare  # needs torch
@@ -67,6 +84,18 @@ def similarity(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
         ]
         found[branch] = _stacked(points)
     return found
+
+
+def _sketched(row: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The shape that all sketches of a line have; None if there is no such or they are damaged."""
+    texts = [str(text) for value in row.values() if isinstance(value, list) for text in value]
+    try:
+        # 12 letters are 9 bytes.
+        heads = {base64.b64decode(text[:12], validate=True)[: _SHAPE.size] for text in texts}
+        shapes = {_SHAPE.unpack(head) for head in heads}
+    except (ValueError, struct.error):
+        return None
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 def _is_numeric(value: Any) -> bool:

@@ -41,10 +41,11 @@ class Run:
         steps: completed updates when each update began.
         series: "loss", "grad_norm", "rate", "alpha_mean", "layers_awake" and "tokens".
         evals: (completed updates, held-out loss in nats per token), rising.
+        parts: of a mixture, the loss of each part's held-out text at the last of `evals`.
         seconds: wall time of each timed update, and `throughput` its tokens per second.
         summary: summary.json, or an empty mapping.
         measured: what measurements.jsonl holds, by name; ``"angle/layers"`` has a column per layer.
-        sketches: the lines of sketches.jsonl; see `similarity`.
+        sketches: the lines of sketches.jsonl that can be compared; see `similarity`.
         events: the lines of events.jsonl: spikes, and what was done about them.
         notes: what a reader has to know about this run, in sentences.
     """
@@ -60,6 +61,7 @@ class Run:
     seconds: Numbers
     throughput: Numbers
     summary: dict[str, Any]
+    parts: dict[str, float] = field(default_factory=dict)
     measured: dict[str, Measured] = field(default_factory=dict)
     sketches: tuple[dict[str, Any], ...] = ()
     events: tuple[dict[str, Any], ...] = ()
@@ -83,14 +85,22 @@ class Run:
         """Whether the run came to its end."""
         return self.summary.get("status") == "finished"
 
+    @cached_property
+    def broken(self) -> NDArray[np.bool_]:
+        """Of each update, whether its loss or gradient norm was recorded as not finite."""
+        lost, norm = np.isnan(self.series["loss"]), np.isnan(self.series["grad_norm"])
+        return lost if norm.all() else lost | norm  # a norm that is nowhere was not recorded
+
     @property
     def diverged(self) -> bool:
-        """Whether it ended with a loss or gradient norm that is not finite."""
+        """Whether it ended with a loss or gradient norm that is not finite: with more such updates
+        in a row than its recipe lets a run skip."""
         stated = self.summary.get("eval_loss")
         if stated is not None or self.finished:
             return stated is not None and lines.number(stated) is None
-        ends = (self.series[name] for name in ("loss", "grad_norm"))
-        return any(np.isnan(values[-1]) and np.isfinite(values).any() for values in ends)
+        limit = self.setting("train", "nonfinite")  # older recipes have none, and skipped none
+        skipped = limit if isinstance(limit, int) and limit > 0 else 0
+        return len(self.steps) > skipped and bool(self.broken[-skipped - 1 :].all())
 
     @property
     def planned(self) -> int:
@@ -177,13 +187,16 @@ def read_run(folder: Path | str) -> Run:
     if not metrics.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no metrics.jsonl")
     notes: list[str] = []
-    steps, series = lines.columns(metrics, (*_SERIES, "eval_loss"), notes)
+    recipe_text, recipe = _recipe(folder / "recipe.toml", notes)
+    parts = {name: f"eval_loss/{name}" for name in _parts(recipe)}
+    names = (*_SERIES, "eval_loss", *parts.values())
+    steps, series = lines.columns(metrics, names, notes)
     if not len(steps):
         raise ValueError(f"{metrics} holds no complete update: there is nothing to report yet")
     losses = series.pop("eval_loss")
     at = np.flatnonzero(~np.isnan(losses))
+    by_part = {name: series.pop(key)[at] for name, key in parts.items()}
     _, timing = lines.columns(folder / "timing.jsonl", ("seconds", "tokens_per_second"), notes)
-    recipe_text, recipe = _recipe(folder / "recipe.toml", notes)
     summary = _summary(folder / "summary.json", notes)
     run = Run(
         folder=folder,
@@ -197,8 +210,9 @@ def read_run(folder: Path | str) -> Run:
         seconds=timing["seconds"],
         throughput=timing["tokens_per_second"],
         summary=summary,
+        parts={name: float(v[-1]) for name, v in by_part.items() if np.isfinite(v[-1:]).any()},
         measured=measured.collect(lines.rows(folder / "measurements.jsonl", notes)),
-        sketches=tuple(lines.rows(folder / "sketches.jsonl", notes)),
+        sketches=measured.comparable(lines.rows(folder / "sketches.jsonl", notes), notes),
         events=tuple(lines.objects(folder / "events.jsonl", notes)),
     )
     return replace(run, notes=(*notes, *_state(run)))
@@ -231,9 +245,12 @@ def _state(run: Run) -> list[str]:
         and lines.number(run.summary["eval_loss"]) is None
     ):
         notes.append("It has no finite evaluation loss at its end; the last finite one is shown.")
-    skipped = int(np.isnan(run.series["loss"]).sum())
-    if skipped:
-        notes.append(f"{_times(skipped, 'update')} had no finite loss.")
+    if bad := run.steps[run.broken].tolist():
+        skipped = {event["step"] for event in run.events if event.get("action") == "skip"}
+        end = (
+            f" and {'was' if len(bad) == 1 else 'were'} skipped" if skipped.issuperset(bad) else ""
+        )
+        notes.append(f"{_times(len(bad), 'update')} had no finite loss or gradient norm{end}.")
     return notes
 
 
@@ -263,6 +280,14 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
         return summary
     notes.append("Its summary.json could not be read.")
     return {}
+
+
+def _parts(recipe: dict[str, Any]) -> list[str]:
+    """The names of a mixture's parts; [] of any other text."""
+    data = recipe.get("data")
+    mixture = data.get("mixture") if isinstance(data, dict) else None
+    tables = [t for t in mixture if isinstance(t, dict)] if isinstance(mixture, list) else []
+    return [t["name"] for t in tables if isinstance(t.get("name"), str)]
 
 
 def _variant(folder: Path, recipe: dict[str, Any], summary: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from groundup.report.runs import Run
 from groundup.report.table import Comparison, Gap, Row, Spikes, Spread
 
 __all__ = [
+    "LEVEL",
     "Headline",
     "cell",
     "count",
@@ -28,7 +29,8 @@ Headline = tuple[str, list[str]]
 """The one sentence on top, and those that qualify it."""
 
 _TOLD = 6  # gaps told one by one; of more, the lowest and the highest
-_LEVEL = 5e-4  # nats; a smaller gap shows as 0.000
+LEVEL = 5e-4
+"""Nats per token; a smaller gap shows as 0.000, and nothing is said to lead by it."""
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
@@ -136,7 +138,7 @@ def paired(result: Comparison, places: Mapping[str, str]) -> Headline | None:
     schedules = {row.schedule for row in rows}
     named = f" ({schedules.pop()})" if len(schedules) == 1 else ""
     verb = "ends" if all(gap.ended for row in rows for gap in row.gaps) else "is so far"
-    lower = sum(_mean(row) <= -_LEVEL for row in rows)
+    lower = sum(_mean(row) <= -LEVEL for row in rows)
     seeds = sorted({len(row.gaps) for row in rows})
     over = "one seed" if seeds == [1] else f"mean of {counts(seeds)} seeds"
     points = "points of the grid" if places else "variants"
@@ -207,7 +209,7 @@ def _difference(row: Row) -> str:
     """“0.045 lower”, of the evaluation loss."""
     assert row.gap is not None
     gap = row.gap.mean
-    if abs(gap) < _LEVEL:
+    if abs(gap) < LEVEL:
         return "level with the baseline’s"
     return f"{abs(gap):.3f} {'lower' if gap < 0 else 'higher'}"
 

@@ -78,10 +78,10 @@ class HeldOut:
         )
 
     def first(self, sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of the first sequences, at most a batch: [n, length] int64 on the
-        CPU."""
-        rows = torch.from_numpy(next(self._batches()))[:sequences]
-        return rows[:, :-1].clamp(min=0), rows[:, 1:]
+        """Inputs and targets of the first sequences, whatever the size of a batch: [n, length]
+        int64 on the CPU."""
+        rows = torch.from_numpy(next(windows(self._tokens, self._length, sequences)))
+        return rows[:, :-1], rows[:, 1:]
 
     def _of(self, world: World) -> Iterator[NDArray[np.int64]]:
         """The batches of this process; of all processes equally many, since each forward may be one

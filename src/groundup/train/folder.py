@@ -76,6 +76,11 @@ def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) 
         of_rate.discard("train.steps")
     if refused := [told for name, told in changed.items() if not (change_rate and name in of_rate)]:
         way = "" if of_rate < changed.keys() else ", or go on without a jump with --change-rate"
+        if "train.steps" in changed.keys() - of_rate:
+            way = (
+                f". Its length cannot change: residual.fraction={recipe.residual.fraction} of "
+                "another length would make α jump"
+            )
         raise FolderError(
             f"{folder} holds another run ({'; '.join(refused)}). Use another folder with --out, or "
             f"remove it{way}"

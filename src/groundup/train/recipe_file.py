@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
     """
     if not changes and recipe.residual.schedule == "none":
         return {}
+    recipe = _with_one_mixture(recipe)
     found: Variants = {}
     for change in changes or _baseline_and(recipe):
         if not isinstance(change, Mapping) or not isinstance(change.get("name"), str):
@@ -89,6 +91,23 @@ def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
         changed = _merged(plain(recipe), change)
         found[name] = build(changed | {"name": recipe.name, "variant": name})
     return found
+
+
+def _with_one_mixture(recipe: Recipe) -> Recipe:
+    """All variants see the same batches: "warmup" in a mixture is the end of the recipe's own
+    residual warmup, whatever a variant has.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if not recipe.data.follows_warmup:
+        return recipe
+    if (end := recipe.warmup_end) is None:
+        raise ValueError(
+            "data.mixture: the point 'warmup' is for all variants the end of the recipe's own "
+            "residual warmup: give [residual] one that ends, or the point in updates"
+        )
+    return replace(recipe, data=recipe.data.with_warmup_at(math.ceil(end)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,8 @@ def sweep(variants: Variants, axes: Axes) -> dict[str, Point]:
         if not isinstance(axis, list) or not axis:
             raise ValueError(f"sweep.{key}={axis!r} is not valid: give a list of values")
     found: dict[str, Point] = {}
-    for variant, recipe in variants.items():
+    for variant, own in variants.items():
+        recipe = _with_one_mixture(own)
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             name = ".".join(filter(None, [variant, *itertools.starmap(_called, chosen.items())]))

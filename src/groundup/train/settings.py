@@ -97,7 +97,7 @@ class MeasureConfig:
     """Each also for every weight or module, not only for the whole model and its layers."""
 
     sequences: int = 4
-    """Held-out sequences in which layers are looked at; at most those of a micro-batch."""
+    """Held-out sequences in which layers are looked at, whatever a micro-batch is."""
 
     def __post_init__(self) -> None:
         count("every", self.every, least=0)

@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM ask the loop to stop after the update it is in; a second one insists."""
+"""SIGINT and SIGTERM ask the loop to stop after the update it is in; a second SIGINT insists.
+
+A second SIGTERM does not: a scheduler that signals every process of a job reaches one twice, the
+second time by way of torchrun. Whoever will not wait has SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None and number == signal.SIGINT:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
-        self.received = number
+        self.received = self.received or number

@@ -37,7 +37,7 @@ from groundup.train.spikes.rewinds import GoBack
 from groundup.train.spikes.suspects import Suspects
 from groundup.train.spikes.words import Notes, Scene
 from groundup.train.summary import summarize
-from groundup.train.world import World
+from groundup.train.world import World, why_lost
 
 
 class TrainingStopped(RuntimeError):
@@ -238,7 +238,7 @@ def _loop(
                 raise
             raise ProcessLost(
                 f"{run.out}: rank {run.world.rank} has lost another process of the run: "
-                f"{str(error).splitlines()[0]}. The same command goes on from the last checkpoint"
+                f"{why_lost(error)}. The same command goes on from the last checkpoint"
             ) from error
     return time.perf_counter() - began
 

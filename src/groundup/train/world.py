@@ -6,6 +6,7 @@ which says which is which, and joined by PyTorch: `groundup.train.parallel.start
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +20,12 @@ T = TypeVar("T")
 def lost(error: Exception) -> bool:
     """Whether this is what PyTorch raises where another process is gone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def why_lost(error: Exception) -> str:
+    """What PyTorch says of it, without its places in C++ and its advice."""
+    line = str(error).strip().split("\n", 1)[0]
+    return re.sub(r"^\[[^]]*\]\s*", "", line).split(". ", 1)[0]
 
 
 class FailedElsewhere(ValueError):

@@ -86,6 +86,20 @@ def test_what_save_to_disk_leaves(tmp_path):
         find(f"dataset:{tmp_path / 'both'}?config=en")
 
 
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_saved_folder_that_is_named_without_saying_so(tmp_path, splits):
+    rows = datasets.Dataset.from_dict({"text": TEXTS})
+    saved = datasets.DatasetDict(train=rows) if splits else rows
+    saved.save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="save_to_disk has written") as told:
+        find(str(tmp_path / "saved"), "validation")
+    address = f"dataset:{tmp_path / 'saved'}"
+    assert f"validation='{address}'" in str(told.value)
+    assert read(address)[0] == TEXTS
+    (tmp_path / "state.json").write_text('{"text": "a folder of logs"}')
+    assert read(tmp_path / "state.json")[0] == read(tmp_path / "*.json")[0] == ["a folder of logs"]
+
+
 def test_columns_that_are_not_there_or_hold_no_text(folder, tmp_path):
     with pytest.raises(DataError, match="no text_field 'body'; the columns: 'id', 'text'"):
         read(f"dataset:{folder}", "body")

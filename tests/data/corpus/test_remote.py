@@ -3,7 +3,10 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import socket
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
 import fsspec
@@ -112,6 +115,44 @@ def test_what_cannot_be_reached(store):
         find(f"{address}/missing.txt")
     with pytest.raises(DataError, match="it is empty"):
         find("memory://nothing-here")
+
+
+@pytest.fixture
+def refusing():
+    """The address of a server that answers with the status that a path begins with."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(int(self.path.split("/")[1]))
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_why_a_server_does_not_give_a_file(refusing):
+    pytest.importorskip("aiohttp")
+    for status, reason in ((404, "Not Found"), (403, "Forbidden"), (500, "Internal Server Error")):
+        address = f"{refusing}/{status}/a.jsonl"
+        with pytest.raises(DataError, match=f"cannot be read: HTTP status {status} {reason}$"):
+            find(address)
+    with pytest.raises(DataError) as told:
+        find(f"{refusing}/404/a.jsonl")
+    assert str(told.value).count("http://") == 1
+    with socket.socket() as nobody:  # bound and not listening: who connects is refused
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        for path in ("a.jsonl", "folder", "*.jsonl"):
+            with pytest.raises(
+                DataError, match=r"cannot be .*: Cannot connect to host 127\.0\.0\.1"
+            ):
+                find(f"{address}/{path}")
 
 
 class Flaky:

@@ -42,10 +42,10 @@ def test_7b_needs_to_be_sharded(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_option_that_is_said_to_fit_does(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--parallel.mode", "fsdp", "--train.recompute", "full", "--measure.every", "0"]
+    flags = ["--parallel.mode", "fsdp", "--train.recompute", "full"]
     of = ["c4-7b", "--gpus", "8"]
     options = {o["name"]: o for o in plan(capsys, *of)["options"]}
-    option = options["parallel.mode=fsdp, train.recompute=full, measure.every=0"]
+    option = options["parallel.mode=fsdp, train.recompute=full"]
     largest = option["micro_batch"]
     found = plan(capsys, *of, *flags, "--train.micro-batch", str(largest))
     assert found["fits"]
@@ -53,6 +53,44 @@ def test_the_option_that_is_said_to_fit_does(capsys: pytest.CaptureFixture[str])
     if largest < 64:  # of 512 sequences on 8 GPUs
         more = plan(capsys, *of, *flags, "--train.micro-batch", str(2 * largest))
         assert not more["fits"]
+
+
+def test_measuring_is_given_up_only_where_nothing_fits_with_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    of = ["c4-7b", "--gpus", "8"]
+    assert not any("measure" in option["name"] for option in plan(capsys, *of)["options"])
+    less = [*of, "--memory", "45"]
+    options = {o["name"]: o for o in plan(capsys, *less)["options"]}
+    silent = {name for name in options if "measure.every=0" in name}
+    assert not any(options[name]["micro_batch"] for name in options.keys() - silent)
+    name = "parallel.mode=fsdp, train.recompute=full, measure.every=0"
+    assert options[name]["micro_batch"]
+    flags = [f"--{change}" for change in name.split(", ")]
+    flags.append(f"--train.micro-batch={options[name]['micro_batch']}")
+    found = plan(capsys, *less, *flags)
+    assert found["fits"]
+    assert not plan(capsys, *less, *flags, "--measure.every=100")["fits"]
+
+
+def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "c4-7b", "--gpus", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "at the measured update, with micro_batch=2, 84.4 GiB too much" in said
+    (row,) = (line for line in said.splitlines() if line.startswith("as it is"))
+    assert row.split() == ["as", "it", "is", "not", "even", "1", "163.7"]
+    assert all(line == line.rstrip() for line in said.splitlines())
+    assert main(["plan", "quickstart", "--peak", "1", "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert " in 1 update of 1536;" in said
+    assert " 1 forward, 1 GPU (" in said
+    # 12 sequences of 128 tokens, 5.59e6 FLOPs each, at 40% of 1 TFLOP/s.
+    assert "0.0 seconds, 0.0 GPU-seconds, at 40% of 1e+12 FLOP/s" in said
+    assert main(["plan", "quickstart", "--peak", "0.001", "--steps", "10000"]) == 0
+    assert f"{1536e4 * 5.589504e6 / 4e8 / 3600:.1f} hours" in capsys.readouterr().out
+    assert main(["plan", "quickstart", "--peak", "0.1", "--steps", "10000"]) == 0
+    minutes = f"{1536e4 * 5.589504e6 / 4e10 / 60:.1f}"
+    assert f"{minutes} minutes, {minutes} GPU-minutes" in capsys.readouterr().out
 
 
 def test_hours_and_disk(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +141,7 @@ def test_more_gpus_where_nothing_else_helps(capsys: pytest.CaptureFixture[str]) 
     assert not any(option["micro_batch"] for option in others)
     gpus = int(last["name"].split(" GPUs, ")[0])
     assert last["micro_batch"]
+    assert "parallel.mode=fsdp" in last["name"]
     # The fewest of those that are tried: with half of them, nothing fits.
     half = plan(capsys, *small, "--gpus", str(gpus // 2))["options"]
     assert not any(o["micro_batch"] for o in half if " GPUs" not in o["name"])

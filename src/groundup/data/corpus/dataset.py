@@ -21,12 +21,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from groundup.data.errors import DataError
 
-__all__ = ["PREFIX", "Dataset", "dataset"]
+__all__ = ["PREFIX", "Dataset", "dataset", "is_saved"]
 
 PREFIX = "dataset:"
 _OPTIONS = ("config", "split", "revision", "data_dir", "data_files")
 _BATCH = 256  # rows
-_SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder
+# What save_to_disk leaves in a folder: of a data set, of one with splits.
+_SAVED = (("state.json", "dataset_info.json"), ("dataset_dict.json",))
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class Dataset:
             raise DataError(f"{self}, after row {row}: cannot be read: {_told(error)}") from error
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether save_to_disk has made this folder."""
+    return any(all((folder / name).is_file() for name in names) for names in _SAVED)
+
+
 def dataset(address: str, field: str) -> tuple[Dataset, list[str]]:
     """The data set of an address, pinned to the revision that it has now, and its shards' names.
 
@@ -153,8 +159,7 @@ def _opened(address: str) -> _Opened:
         ) from error
     name, options = _parsed(address)
     try:
-        saved = any((Path(name) / file).is_file() for file in _SAVED)
-        return (_from_disk if saved else _streamed)(datasets, name, options)
+        return (_from_disk if is_saved(Path(name)) else _streamed)(datasets, name, options)
     except DataError:
         raise
     except Exception as error:  # the library's, its readers' and the network's

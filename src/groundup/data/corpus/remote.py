@@ -7,6 +7,7 @@ take them from the environment and from fsspec's configuration files.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import PurePosixPath
@@ -123,6 +124,9 @@ def found(address: str, field: str) -> tuple[Remote, list[str]]:
             names = fs.glob(path)
         else:
             names = [path] if kind_of(_plain(path)) else fs.find(base)
+        if not names:
+            with suppress(FileNotFoundError):
+                fs.ls(base)  # which raises what kept the others from finding anything
     except ImportError as error:
         raise DataError(f"{field}={address!r} needs another package: {error}") from error
     except Exception as error:
@@ -132,8 +136,18 @@ def found(address: str, field: str) -> tuple[Remote, list[str]]:
 
 
 def told(error: BaseException) -> str:
-    """What an error of somebody else's says, or at least its name."""
-    return str(error) or type(error).__name__
+    """What an error of somebody else's says, or else its cause, or at least its name.
+
+    Of whatever goes wrong with a file of an HTTP server, fsspec says that it is not found, and the
+    address; the server's answer is the cause.
+    """
+    status = getattr(error, "status", None)  # of an HTTP response; its text repeats the address
+    if isinstance(status, int):
+        return f"HTTP status {status} {getattr(error, 'message', '')}".rstrip()
+    said = str(error)
+    if said and not (is_address(said) and len(said.split()) == 1):
+        return said
+    return type(error).__name__ if error.__cause__ is None else told(error.__cause__)
 
 
 @cache

@@ -47,6 +47,13 @@ def _local(path: Path, source: str, field: str) -> Listing:
         if kind_of(path) is None:
             raise _invalid(field, source, f"{path.name} is of an unknown kind")
         root, paths, name = path.parent, [path.name], path.name
+    elif path.is_dir() and datasets.is_saved(path):
+        raise _invalid(
+            field,
+            source,
+            "the folder is a data set that save_to_disk has written, which is read as "
+            f"{field}={datasets.PREFIX + str(path)!r}",
+        )
     elif path.is_dir():
         root, paths, name = path, walk(path, skipped), path.resolve().name
     elif any(character in source for character in "*["):

@@ -20,7 +20,16 @@ from groundup._check import count, is_number, within
 from groundup.schedules.chain import from_json
 from groundup.schedules.length import Length, check_length, exact_steps, parse_length
 
-__all__ = ["WHOLE", "Point", "Weight", "check_weight", "follows_warmup", "peak", "shares"]
+__all__ = [
+    "WHOLE",
+    "Point",
+    "Weight",
+    "check_weight",
+    "follows_warmup",
+    "peak",
+    "shares",
+    "with_warmup_at",
+]
 
 WHOLE = 1 << 32
 """The share of a part that has the whole batch."""
@@ -54,6 +63,13 @@ def check_weight(field: str, weight: Any) -> Weight:
         f"{field}={weight!r} is not valid: give a number, points such as "
         '[["0%", 0.9], ["24%", 0.5]], or a factor'
     )
+
+
+def with_warmup_at(weight: Weight, end: int) -> Weight:
+    """The same with the update `end` in the place of "warmup"."""
+    if not isinstance(weight, tuple):
+        return weight
+    return tuple((end if when == _WARMUP else when, value) for when, value in weight)
 
 
 def shares(

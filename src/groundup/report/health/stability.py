@@ -181,7 +181,9 @@ def _events(run: Run, scores: Scores) -> list[Finding] | None:
     spikes = [event for event in run.events if event.get("kind") == "spike"]
     if not any(event.get("action") != "warn" for event in spikes):
         return _beyond_the_score(run, spikes, scores) if run.events else None
-    actions = Counter(str(event.get("action")) for event in spikes)
+    # Loss and gradient norm of an update have an event each; after a rewind its batch is another.
+    acted = {(str(e.get("action")), e["step"], str(e.get("batch"))) for e in spikes}
+    actions = Counter(action for action, _, _ in sorted(acted, key=lambda each: each[1]))
     done = [f"{_DONE.get(action, action)} {_times(n)}" for action, n in actions.items()]
     of = Counter(_SERIES.get(str(e.get("of")), str(e.get("of"))) for e in spikes)
     seen = listing([f"{n} of the {name}" for name, n in of.items()])
@@ -215,7 +217,7 @@ def _not_finite(run: Run) -> list[Finding] | None:
         if values is None or not np.isfinite(values).any():
             continue
         recorded = True
-        # The one that ended the run is told as divergence.
+        # Those before it were skipped; the one that ended the run is told as divergence.
         bad = np.flatnonzero(~np.isfinite(values[:-1] if run.diverged else values))
         if len(bad):
             total += len(bad)
@@ -352,7 +354,8 @@ RULES = (
     Rule(
         "Not finite",
         "losses or gradients that are not finite",
-        "An update that is not finite teaches nothing, and is a sign of overflow.",
+        "Such an update is a sign of overflow and is not made; the run stops where more than "
+        "train.nonfinite come in a row.",
         _not_finite,
     ),
     Rule(

@@ -13,7 +13,7 @@ from groundup.report import curves
 from groundup.report.health.reading import awake
 from groundup.report.health.telling import quoted
 from groundup.report.table import Study, Variant
-from groundup.report.words import count, listing, number, plans
+from groundup.report.words import LEVEL, count, listing, number, plans
 
 __all__ = ["sentences"]
 
@@ -42,7 +42,7 @@ class Course:
         width: updates that are averaged over.
         error: standard error of a smoothed value.
         crossings: for each seed, the step from which its smoothed gap stays below 0; None: its
-            gap over the last window is not.
+            gap over the last window is not, or by less than can be read.
         plan: what to say where the runs and the baseline's are planned for different lengths.
     """
 
@@ -68,8 +68,8 @@ class Course:
 
     @property
     def below(self) -> bool:
-        """Whether it ends below the baseline by more than noise."""
-        return self.final < -ERRORS * self.error
+        """Whether it ends below the baseline by more than noise, and more than 0.000."""
+        return self.final < -ERRORS * self.error and self.final <= -LEVEL
 
     def before(self, step: float) -> float:
         """The mean gap over the last window before `step`."""
@@ -125,7 +125,7 @@ def _course(variant: Variant, group: Study) -> Course | None:
         width=width,
         error=_error(raw, width),
         crossings=tuple(
-            _crossing(at, curves.smooth(v, width)) if _final(v, width) < 0 else None
+            _crossing(at, curves.smooth(v, width)) if _final(v, width) <= -LEVEL else None
             for at, v in gaps
         ),
         plan=next((p for p in (plans(run.planned, base.planned) for run, base in paired) if p), ""),
@@ -198,7 +198,7 @@ def _while_waking(course: Course, end: float | None, last: int) -> str:
         when = f" while its layers wake (to update {_at(end)}"
         when += f", beyond the {count(last)} made so far)" if end > last else ")"
     top = float(np.max(span)) if len(span) else -math.inf
-    if top <= ERRORS * course.error:
+    if top <= max(ERRORS * course.error, 0.1 * LEVEL):  # which shows as 0.0000
         return f"at no time{when} is its training loss above the baseline’s by more than noise."
     at = course.steps[int(np.argmax(span))]
     most = f"most at update {_at(at)}"
@@ -213,6 +213,8 @@ def _from_then_on(course: Course, waking: float | None, decay: int | None, last:
             f"At the end it cannot be told from the baseline’s ({gap}, noise "
             f"±{_nats(ERRORS * course.error)})."
         )
+    if abs(course.final) < LEVEL:
+        return f"At the end it is within {LEVEL} nats of the baseline’s."
     at = course.crossing
     if at is None or course.final > 0:
         return f"It never comes to stay below ({gap})."
@@ -237,6 +239,8 @@ def _through_decay(course: Course, decay: int) -> str:
     change = final - first
     if abs(change) <= ERRORS * math.sqrt(2) * course.error:
         verdict = "leaves it as it is, within noise"
+    elif abs(change) < LEVEL:
+        verdict = "leaves it as it is"
     elif abs(final) > abs(first) and (final < 0) == (first < 0):
         verdict = "widens it"
     elif (final < 0) == (first < 0):

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from groundup._atomic import atomic_write
 from groundup.report import health, heldout, settings, words
-from groundup.report.page import beside, events, gallery, pivot_table, runs_table, variants_table
+from groundup.report.page import (
+    beside,
+    events,
+    gallery,
+    parts_table,
+    pivot_table,
+    runs_table,
+    variants_table,
+)
 from groundup.report.page.markup import bullets, details, escape
 from groundup.report.runs import Run, read_runs
 from groundup.report.table import Comparison, Study, compare, study
@@ -73,6 +81,7 @@ def render(runs: Sequence[Run], *, title: str | None = None, baseline: str | Non
         _runs(group),
         f'<p class="muted">{escape(variants_table.legend(group, result))}</p>',
         events.as_html(group),
+        parts_table.as_html(group),
         "<h2>Figures</h2>",
         gallery.as_html(group),
         _recipes(group),

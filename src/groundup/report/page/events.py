@@ -58,12 +58,15 @@ def _documents(documents: Any) -> str:
     if not isinstance(documents, list):
         return "–"
     known = [document for document in documents if isinstance(document, dict)]
-    lines = [
-        f"{'' if d.get('number') is None else d['number']} “{d.get('starts', '')}”"
-        for d in known[:_DOCUMENTS]
-    ]
+    lines = [f"{_place(d)} “{d.get('starts', '')}”" for d in known[:_DOCUMENTS]]
     more = [f"and {len(known) - _DOCUMENTS} more"] if len(known) > _DOCUMENTS else []
     return "<br>".join(escape(line.strip()) for line in [*lines, *more]) or "–"
+
+
+def _place(document: Mapping[str, Any]) -> str:
+    """Part of the mixture and number, as far as there are any."""
+    found = (document.get(key) for key in ("part", "number"))
+    return " ".join(str(value) for value in found if value is not None)
 
 
 def _number(value: Any) -> str:

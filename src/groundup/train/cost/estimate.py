@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from groundup._check import count, positive, unknown, within
-from groundup.train.cost.memory import MEASURED, Memory, Sizes
+from groundup.train.cost.memory import Memory, Sizes
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.recipe import Recipe
 from groundup.train.settings import MeasureConfig
@@ -167,18 +167,22 @@ class Estimate:
     @cached_property
     def options(self) -> list[Option]:
         """The recipe as it is and what saves memory, each with the largest micro-batch that fits;
-        where nothing does, more GPUs."""
-        found = [self._option(name, changed) for name, changed in self._changes()]
-        if any(option.fits for option in found):
-            return found
+        where nothing does, the same without measuring, and more GPUs."""
+        found: list[Option] = []
+        for recipe in self._measuring_or_not():
+            found += [self._option(name, changed) for name, changed in self._changes(recipe)]
+            if any(option.fits for option in found):
+                return found
         return found + [option for option in self._more_gpus() if option.fits][:1]
 
-    def _changes(self) -> Iterator[tuple[str, Recipe]]:
-        recipe = self.recipe
-        yield "as it is", recipe
-        if recipe.measure.every and not self.fits and self.memory.peak.name == MEASURED:
-            recipe = replace(recipe, measure=MeasureConfig(every=0))
-            yield "measure.every=0", recipe
+    def _measuring_or_not(self) -> Iterator[Recipe]:
+        yield self.recipe
+        if self.recipe.measure.every:
+            yield replace(self.recipe, measure=MeasureConfig(every=0))
+
+    def _changes(self, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+        silent = "" if recipe is self.recipe else "measure.every=0"
+        yield silent or "as it is", recipe
         spreads: list[tuple[str, dict[str, Any]]] = [("", {})]
         if self.device.gpus > 1 and recipe.parallel.mode != "fsdp":
             spreads.append(("parallel.mode=fsdp", {"mode": "fsdp"}))
@@ -194,7 +198,6 @@ class Estimate:
                     continue
                 train = replace(recipe.train, recompute=way)
                 again = f"train.recompute={way}" if way != recipe.train.recompute else ""
-                silent = "measure.every=0" if recipe is not self.recipe else ""
                 name = ", ".join(filter(None, [spread, again, silent]))
                 yield name, replace(recipe, train=train, parallel=parallel)
 
@@ -208,11 +211,16 @@ class Estimate:
         return Sizes.of(replace(self.recipe, parallel=ParallelConfig(mode="fsdp")))
 
     def _more_gpus(self) -> Iterator[Option]:
-        *_, (name, changed) = self._changes()
-        changed = replace(changed, parallel=replace(changed.parallel, mode="fsdp"))
+        most = [list(self._changes(recipe))[-1] for recipe in self._measuring_or_not()]
         gpus = 2 * self.device.gpus
         while gpus <= _MOST_GPUS and self.recipe.train.batch % gpus == 0:
-            yield self._option(f"{gpus} GPUs, {name}", changed, gpus)
+            for name, changed in most:
+                sharded = replace(changed, parallel=replace(changed.parallel, mode="fsdp"))
+                mode = "" if changed.parallel.mode == "fsdp" else "parallel.mode=fsdp"
+                said = "" if changed is self.recipe else name
+                yield self._option(
+                    ", ".join(filter(None, [f"{gpus} GPUs", mode, said])), sharded, gpus
+                )
             gpus *= 2
 
     def _option(self, name: str, recipe: Recipe, gpus: int | None = None) -> Option:

@@ -7,7 +7,6 @@ is behind and ends its own, so that the launcher can start all of them again.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import sys
@@ -76,9 +75,18 @@ class Watchdog:
                 self._give_up()
 
     def _tell(self, word: str) -> None:
-        # The store may be gone with the process that held it: then there is nobody to tell.
-        with contextlib.suppress(Exception):
+        if self._store is None:
+            return
+        try:
             self._store.set(f"beat/{self._world.rank}", word)
+        except Exception:  # it is gone with torchrun, which held it; and it complains at each call
+            self._store = None
+            print(
+                f"groundup: rank {self._world.rank}: torchrun is gone. The run goes on; a process "
+                "that hangs could not be named any more",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _give_up(self) -> None:
         told = self._folder / f"hung-rank-{self._world.rank}.txt"
@@ -99,6 +107,8 @@ class Watchdog:
 
     def _suspects(self) -> str:
         """Which processes are silent, or behind."""
+        if self._store is None:
+            return "which process is behind cannot be said, since torchrun is gone"
         before = self._words()
         for _ in range(int(_ROUND / _TICK)):  # go on speaking, for others that ask now
             time.sleep(_TICK)
