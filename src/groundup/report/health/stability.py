@@ -182,8 +182,8 @@ def _events(run: Run, scores: Scores) -> list[Finding] | None:
     if not any(event.get("action") != "warn" for event in spikes):
         return _beyond_the_score(run, spikes, scores) if run.events else None
     # Loss and gradient norm of an update have an event each; after a rewind its batch is another.
-    acted = {(str(e.get("action")), e["step"], str(e.get("batch"))) for e in spikes}
-    actions = Counter(action for action, _, _ in sorted(acted, key=lambda each: each[1]))
+    acted = dict.fromkeys((str(e.get("action")), e["step"], str(e.get("batch"))) for e in spikes)
+    actions = Counter(action for action, _, _ in acted)
     done = [f"{_DONE.get(action, action)} {_times(n)}" for action, n in actions.items()]
     of = Counter(_SERIES.get(str(e.get("of")), str(e.get("of"))) for e in spikes)
     seen = listing([f"{n} of the {name}" for name, n in of.items()])
