@@ -189,7 +189,7 @@ def test_non_finite_updates_are_skipped_and_counted(recipe, tmp_path, monkeypatc
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line.get("skipped")] == [5, 6]
     assert [line["loss"] is None for line in lines] == [step in (5, 6) for step in range(12)]
-    assert [line["tokens"] for line in lines] == [64 * (step + 1) for step in range(12)]
+    assert [line["tokens"] for line in lines] == [8 * 16 * (step + 1) for step in range(12)]
     assert any("update 5: loss is nan, grad_norm is nan; skipped" in note for note in notes.said)
 
     def left_out(optimizer, finite) -> None:

@@ -127,6 +127,9 @@ class Recipe:
         self._refuse_other_decays()
         for schedule in (self.residual, self.rate.layers):
             schedule.resolve(self.train.steps)(1, self.model.layers)
+        # A mixture may follow the warmup of the recipe that this is a baseline of.
+        if self.data.mixture and not (self.data.follows_warmup and self.warmup_end is None):
+            self.data.shares(self.train.steps, self.train.batch, self.warmup_end)
 
     def _refuse_other_decays(self) -> None:
         mode, name = self.rate.weight_decay, self.optimizer.name
@@ -135,9 +138,6 @@ class Recipe:
                 f"rate.weight_decay={mode!r} is not valid with optimizer.name={name!r}, whose "
                 f"weight decay is of the kind {kind!r}: it needs a decoupled one"
             )
-
-        if self.data.mixture and not (self.data.follows_warmup and self.warmup_end is None):
-            self.data.shares(self.train.steps, self.train.batch, self.warmup_end)
 
     @property
     def warmup_end(self) -> float | None:

@@ -16,12 +16,18 @@ from groundup.data import DataConfig, MixturePart
 from groundup.train import Recipe, toml
 from groundup.train.recipe_file import expand
 
-moments = st.sampled_from(["0%", 0, "24%", 0.5, "1B tokens", "warmup", 1000, 1.0])
-numbers = st.floats(0, 1e6)
+MOMENTS = ["0%", 0, 100, "24%", 0.5, 900, 1.0, "1B tokens"]  # of 1000 updates, in order
+moments = st.lists(st.sampled_from(range(len(MOMENTS))), min_size=1, max_size=4).map(sorted)
+numbers = st.floats(0.01, 1e6)
 weights = (
     numbers
-    | st.integers(0, 9)
-    | st.lists(st.tuples(moments, numbers), min_size=1, max_size=4).map(tuple)
+    | st.integers(1, 9)
+    | st.builds(
+        lambda when, values: tuple((MOMENTS[i], v) for i, v in zip(when, values, strict=False)),
+        moments,
+        st.lists(numbers, min_size=4, max_size=4),
+    )
+    | st.just((("warmup", 0.5), ("90%", 1.0)))
     | st.just((0.5 * (gu.factor.linear(0.24) >> gu.factor.hold())).plain())
 )
 names = st.from_regex(r"[a-z][\w.-]*", fullmatch=True).filter(lambda name: name != "positions")
