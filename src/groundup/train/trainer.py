@@ -176,7 +176,8 @@ def _loop(
     fastest = setup.fastest(recipe, run.device, run.world.size)
     recorder = Recorder(run.out, start, written, fastest, writes=run.world.main)
     watchdog = Watchdog(run.world, recipe.parallel.timeout, run.out)
-    with closing(recorder), watchdog, torch.random.fork_rng():
+    random = torch.random.fork_rng([run.device] if run.device.type == "cuda" else [])
+    with closing(recorder), watchdog, random:
         spikes, nonfinite = _watchers(run, recorder, watch)
         try:
             for step in range(start, config.steps):

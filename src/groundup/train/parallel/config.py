@@ -41,7 +41,7 @@ class ParallelConfig:
 
     timeout: float = 600.0
     """Seconds without a completed update after which a run of several processes is given up, with
-    the name of the process that hangs."""
+    the name of the process that hangs: more than an evaluation or a checkpoint takes."""
 
     def __post_init__(self) -> None:
         count("replicas", self.replicas)
