@@ -75,6 +75,19 @@ def check_fsdp_with_everything(folder: Path) -> None:
     like_one(folder, folder / "everything")
 
 
+def check_gradients_are_sent_once_an_update(folder: Path) -> None:
+    """However many micro-batches it has: counted by PyTorch's profiler."""
+    for name, parallel in (("ddp", ParallelConfig()), ("fsdp", FSDP)):
+        sent = {}
+        for micro in (4, 1):
+            recipe = changed(recipe_in(folder), steps=6, micro_batch=micro, eval_every=100)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+                train(replace(recipe, parallel=parallel), folder / f"sent-{name}-{micro}")
+            calls = [event.name for event in seen.events() if event.name.startswith("c10d::")]
+            sent[micro] = sum("reduce" in call for call in calls)
+        assert sent[1] == sent[4] > 6
+
+
 def check_hsdp(folder: Path) -> None:
     train(replace(recipe_in(folder), parallel=replace(FSDP, replicas=2)), folder / "hsdp")
     like_one(folder, folder / "hsdp")

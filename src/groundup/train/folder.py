@@ -20,7 +20,9 @@ from groundup.train.recipe import Recipe
 
 # What may change between two starts of one run, since it does not change what is computed; more of
 # it for each action upon spikes. Where one goes back to is decided by train.checkpoint_every.
-HARMLESS = frozenset({"train.keep", "train.keep_every", "train.nonfinite", "data.folder"})
+HARMLESS = frozenset(
+    {"train.keep", "train.keep_every", "train.nonfinite", "data.folder", "parallel.timeout"}
+)
 HARMLESS_WITH = {
     "warn": {"train.checkpoint_every", "spikes.window", "spikes.threshold", "spikes.of"},
     "skip": {"train.checkpoint_every", "spikes.limit"},
@@ -29,7 +31,7 @@ HARMLESS_WITH = {
 _ONLY_LOOKS = ("measure.", "log.")
 # What changes only the order in which numbers are added up, and so their last digits.
 _ROUNDS = {"train.micro_batch", "train.compile", "train.device", "train.recompute"}
-_ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload", "timeout")}
+_ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload")}
 
 # What others take from the summary of a run.
 _NUMBERS = ("steps", "eval_loss", "wall_seconds")

@@ -7,7 +7,6 @@ import gc
 import json
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,29 +88,20 @@ def train(
         for warning in advice(recipe).warnings:
             watch.note(warning)
         with StopRequests() as stop:
-            while (ended := _attempt(recipe, out, prepared, world, watch, stop)) is None:
+            attempt = partial(_attempt, recipe, out, prepared, world, device, watch, stop)
+            while (seconds := attempt()) is None:
                 gc.collect()  # the model that was left, before there is another
-        return world.on_main(partial(_summary, recipe, out, ended, command, world))
+        return world.on_main(partial(_summary, recipe, out, device, command, seconds, world.size))
 
 
 def _hold(held: ExitStack, out: Path) -> None:
     held.enter_context(folder.locked(out))
 
 
-def _summary(
-    recipe: Recipe, out: Path, ended: _Ended, command: str, world: World
-) -> dict[str, Any]:
-    summary = summarize(recipe, out, ended.device, command, ended.seconds, world.size)
+def _summary(recipe: Recipe, out: Path, *about: Any) -> dict[str, Any]:
+    summary = summarize(recipe, out, *about)
     atomic_write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """A run that came to its end: where, and the seconds that it took."""
-
-    device: torch.device
-    seconds: float
 
 
 def _attempt(
@@ -119,14 +109,15 @@ def _attempt(
     out: Path,
     prepared: Corpora,
     world: World,
+    device: torch.device,
     watch: Watcher,
     stop: StopRequests,
-) -> _Ended | None:
-    """Go on from what is in the folder; None if a spike made the run go back.
+) -> float | None:
+    """Go on from what is in the folder: the seconds of the whole run, or None if a spike made it go
+    back.
 
     Then all is built anew, as after a kill: that a run goes on exactly holds for both or neither.
     """
-    device = processes.pick_device(recipe.train.device)
     run = runs.build(recipe, out, prepared, world, device)
     with run.checkpoints:
         start, spent = runs.resume(run, watch)
@@ -140,7 +131,7 @@ def _attempt(
                 watch.note(said)
         with open_sinks(recipe, out, start, watch.note, world.main) as sinks:
             try:
-                return _Ended(run.device, _loop(run, start, spent, watch, stop, sinks))
+                return _loop(run, start, spent, watch, stop, sinks)
             except GoBack:
                 return None
 

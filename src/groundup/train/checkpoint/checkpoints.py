@@ -22,6 +22,7 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
+from groundup._atomic import sync_folder
 from groundup.train.checkpoint import manifest, metadata, names, places, plain_state, reading
 from groundup.train.checkpoint.errors import (
     CheckpointError,
@@ -279,9 +280,9 @@ class _Job:
                     "system that all machines share"
                 )
         manifest.save(self.partial, entries)
-        places.sync(self.partial)
+        sync_folder(self.partial)
         self.partial.rename(self.place)
-        places.sync(self.folder)
+        sync_folder(self.folder)
 
 
 def _group(world: World) -> Any:

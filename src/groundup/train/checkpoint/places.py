@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup._atomic import sync_folder
 from groundup._json import parse
 
 STATE = "state.json"
@@ -48,7 +49,7 @@ def remove(folder: Path, step: int) -> None:
     leaving = folder / f".{place.name}.removed"
     shutil.rmtree(leaving, ignore_errors=True)
     os.rename(place, leaving)
-    sync(folder)
+    sync_folder(folder)
     # What cannot be removed now, as a file that is open on NFS, is at the next start.
     shutil.rmtree(leaving, ignore_errors=True)
 
@@ -61,7 +62,7 @@ def set_aside(folder: Path, step: int, why: str) -> Path:
         number += 1
         aside = place.with_name(f"{place.name}.{why}-{number}")
     os.rename(place, aside)
-    sync(folder)
+    sync_folder(folder)
     return aside
 
 
@@ -83,14 +84,3 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync(folder: Path) -> None:
-    """Put on the disk which files there are in `folder`."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems cannot sync a folder
-        pass
-    finally:
-        os.close(handle)
