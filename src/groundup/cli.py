@@ -22,6 +22,9 @@ COMMANDS = {
     "plan": "memory, FLOPs, hours and disk of a run on so many GPUs, before it",
     "schedule": "what the rate, the decay and α will do, before a run",
     "data": "prepare token files from text, or inspect them",
+    "eval": "perplexity and benchmarks of a trained run, with the published numbers",
+    "generate": "let a trained run go on from a prompt",
+    "export": "write a trained run for Hugging Face transformers",
     "report": "one self-contained page from run folders",
 }
 _LONGEST = 2000  # characters of a message

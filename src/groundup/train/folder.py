@@ -1,7 +1,7 @@
 """A run's folder: who may write in it, and whether it belongs to the same run.
 
-recipe.toml, starts.jsonl, metrics.jsonl, timing.jsonl, events.jsonl, rewinds.json, checkpoints/,
-summary.json; every file but those that grow by a line is written whole.
+recipe.toml, tokenizer/, starts.jsonl, metrics.jsonl, timing.jsonl, events.jsonl, rewinds.json,
+checkpoints/, summary.json; every file but those that grow by a line is written whole.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from groundup._atomic import atomic_write
 from groundup._check import is_number
 from groundup._json import parse
+from groundup.data import Tokenizer
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
@@ -33,6 +34,7 @@ _ONLY_LOOKS = ("measure.", "log.")
 _ROUNDS = {"train.micro_batch", "train.compile", "train.device", "train.recompute"}
 _ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload")}
 
+TOKENIZER = "tokenizer"
 # What others take from the summary of a run.
 _NUMBERS = ("steps", "eval_loss", "wall_seconds")
 
@@ -111,6 +113,15 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     """recipe.toml, resolved. Written when all is ready to start: from then on the folder's run is
     this one."""
     atomic_write(folder / "recipe.toml", toml.dumps(recipe).encode())
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """tokenizer/, so that the folder is enough to evaluate the run and to export it, wherever the
+    prepared data are by then."""
+    place = folder / TOKENIZER
+    if not (place / "tokenizer.json").exists():
+        place.mkdir(exist_ok=True)
+        tokenizer.save(place / "tokenizer.json")
 
 
 def summary(folder: Path) -> dict[str, Any] | None:

@@ -75,6 +75,13 @@ def build_model(
     return model, kind
 
 
+def plain_model(recipe: Recipe, device: torch.device) -> nn.Module:
+    """The recipe's model on one device, in no particular state: weights are to be loaded."""
+    with torch.device("meta"):
+        model = Transformer(recipe.model)
+    return model.to_empty(device=device)
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer, in groups: matrices with weight decay; norms, biases and embeddings
     without; each layer its own where the layers' rates differ."""

@@ -126,6 +126,7 @@ def _attempt(
         if start:
             watch.note(f"going on after {start} updates")
         if world.main:
+            folder.write_tokenizer(out, load_tokenizer(run.data.tokenizer))
             hardware = setup.hardware(device)
             for said in starts.begin(out, recipe, start, world.size, hardware):
                 watch.note(said)

@@ -98,9 +98,15 @@ def _norms(config: ModelConfig) -> int:
     return 4 if config.placement in _TWO_NORMS else 2
 
 
+def _qk_norms(config: ModelConfig) -> int:
+    """Norms of one token's queries and keys: one a head, or one each."""
+    query, key = config.qk_norm_sizes
+    return config.width // query + config.key_value_width // key
+
+
 def _attention(config: ModelConfig, c: int) -> float:
     """Queries and keys as turned, values, what attention gives, and log Σ exp of each query."""
-    return c * (2 * config.width + 2 * _key_value_width(config)) + _FLOAT32 * config.heads
+    return c * (2 * config.width + 2 * config.key_value_width) + _FLOAT32 * config.heads
 
 
 def _eager(config: ModelConfig, c: int, spread: int, precision: str) -> float:
@@ -109,8 +115,7 @@ def _eager(config: ModelConfig, c: int, spread: int, precision: str) -> float:
     inputs = (5 if precision == "bf16" else 2) * c * d
     norms = _norms(config) * ((_FLOAT32 + spread) * d + _FLOAT32)
     if config.qk_norm:
-        heads = config.heads + config.key_value_heads
-        norms += (_FLOAT32 + spread) * (d + _key_value_width(config)) + _FLOAT32 * heads
+        norms += (_FLOAT32 + spread) * (d + config.key_value_width) + _FLOAT32 * _qk_norms(config)
     # gate, up, silu(gate), and the product of the two.
     return inputs + norms + _attention(config, c) + 4 * c * f
 
@@ -127,8 +132,7 @@ def _compiled(config: ModelConfig, c: int, stream: int) -> float:
     if config.placement in _NORM_LAST:  # what the second norm is given
         found += _FLOAT32 * d
     if config.qk_norm:
-        heads = config.heads + config.key_value_heads
-        found += c * (d + _key_value_width(config)) + _FLOAT32 * heads
+        found += c * (d + config.key_value_width) + _FLOAT32 * _qk_norms(config)
     return found
 
 
@@ -142,9 +146,5 @@ _OUTPUTS = {"sandwich": 2, "output": 2}
 
 def _products(config: ModelConfig, c: int) -> float:
     """Outputs of all matrix products of a layer, and of its attention: what "ops" keeps."""
-    d, k, f = config.width, _key_value_width(config), config.feed_forward_width
+    d, k, f = config.width, config.key_value_width, config.feed_forward_width
     return c * (4 * d + 2 * k + 2 * f) + _FLOAT32 * config.heads
-
-
-def _key_value_width(config: ModelConfig) -> int:
-    return config.key_value_heads * config.head_dim

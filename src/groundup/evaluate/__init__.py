@@ -1,0 +1,1 @@
+"""What a trained model is worth: perplexity, the published benchmarks, and what it says."""

@@ -1,0 +1,155 @@
+"""Log-likelihoods of tokens under a model, in batches: all that evaluations ask of one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.measure import probing
+from groundup.train.setup import compute_precision
+from groundup.train.world import ALONE, World
+
+_LOGITS = 1 << 24  # of so many at once the log-normalizer is taken, in float32: 64 MiB
+
+
+@dataclass(frozen=True)
+class Request:
+    """The last `scored` of `tokens`, each given those before it.
+
+    Attributes:
+        tokens: ids, 1-dimensional.
+        scored: 1 ≤ scored < len(tokens).
+    """
+
+    tokens: Sequence[int] | NDArray[np.integer]
+    scored: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scored < len(self.tokens):
+            raise ValueError(
+                f"scored={self.scored} is not valid: of {len(self.tokens)} tokens, 1 to "
+                f"{len(self.tokens) - 1} have one before them"
+            )
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a request.
+
+    Attributes:
+        logprob: Σ log p of the scored tokens, in nats.
+        greedy: whether each of them is the most likely one.
+    """
+
+    logprob: float
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores requests with a model.
+
+    Attributes:
+        model: tokens [B, T] int64 → logits [B, T, V]; causal, so that padding on the right changes
+            nothing. In evaluation mode.
+        device: where the model is.
+        length: tokens that it reads at once; of a longer request the first are left out.
+        batch: sequences per forward.
+        precision: "float32" or "bf16", as in a recipe.
+        world: the processes that share the work; each of them asks for the same.
+    """
+
+    model: nn.Module
+    device: torch.device
+    length: int
+    batch: int = 16
+    precision: str = "float32"
+    world: World = field(default=ALONE)
+
+    def score(
+        self, requests: Sequence[Request], advance: Callable[[int], None] = lambda done: None
+    ) -> list[Score]:
+        """The scores of the requests, in their order. `advance` hears how many sequences are done.
+
+        Requests that differ in their last token only are read once. Sums are in float64, of
+        log-probabilities in float32 (float64 of a float64 model).
+
+        Raises:
+            ValueError: if more tokens are to be scored than the model reads at once.
+        """
+        known: dict[bytes, list[int]] = defaultdict(list)  # inputs → the requests that have them
+        for place, request in enumerate(requests):
+            known[self._inputs(request).tobytes()].append(place)
+        # The longest first: what does not fit into memory shows at once.
+        order = sorted(known.values(), key=lambda those: -len(self._inputs(requests[those[0]])))
+        batches = [order[at : at + self.batch] for at in range(0, len(order), self.batch)]
+        found: dict[int, Score] = {}
+        for first in range(0, len(batches), self.world.size):
+            # As many forwards in all processes, since each may be one of all together: where no
+            # batch is left, one that is done twice.
+            mine = self._batch(requests, batches[min(first + self.world.rank, len(batches) - 1)])
+            for part in self.world.gather(mine):
+                found.update(part)
+            advance(min((first + self.world.size) * self.batch, len(order)))
+        probing.reshard(self.model)
+        return [found[place] for place in range(len(requests))]
+
+    def _inputs(self, request: Request) -> NDArray[np.int64]:
+        if request.scored > self.length:
+            raise ValueError(
+                f"{request.scored} tokens are to be scored at once: the model reads {self.length}"
+            )
+        return np.asarray(request.tokens, dtype=np.int64)[-self.length - 1 : -1]
+
+    def _batch(self, requests: Sequence[Request], rows: list[list[int]]) -> dict[int, Score]:
+        """The scores of a batch: in each row the requests that have the same inputs."""
+        inputs = [self._inputs(requests[those[0]]) for those in rows]
+        padded = np.zeros((len(rows), max(map(len, inputs))), dtype=np.int64)
+        for row, ids in zip(padded, inputs, strict=True):
+            row[: len(ids)] = ids
+        with torch.inference_mode(), compute_precision(self.precision, self.device):
+            logits = self.model(torch.from_numpy(padded).to(self.device))
+        asked = [(place, row) for row, those in enumerate(rows) for place in those]
+        lengths = [requests[place].scored for place, _ in asked]
+        where = [
+            (row, len(inputs[row]) - requests[place].scored + at)
+            for place, row in asked
+            for at in range(requests[place].scored)
+        ]
+        wanted = [
+            np.asarray(requests[place].tokens)[-n:]
+            for (place, _), n in zip(asked, lengths, strict=True)
+        ]
+        logprobs, likeliest = _of_targets(logits, where, np.concatenate(wanted))
+        ends = np.cumsum(lengths)[:-1]
+        return {
+            place: Score(float(sums.sum()), bool(hits.all()))
+            for (place, _), sums, hits in zip(
+                asked, np.split(logprobs, ends), np.split(likeliest, ends), strict=True
+            )
+        }
+
+
+def _of_targets(
+    logits: Tensor, where: list[tuple[int, int]], wanted: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """log p of the tokens `wanted` [n] at the places `where` of logits [B, T, V], and whether each
+    is the most likely one there."""
+    rows, columns = torch.tensor(where, device=logits.device).unbind(1)
+    targets = torch.from_numpy(wanted.astype(np.int64)).to(logits.device)
+    step = max(1, _LOGITS // logits.shape[-1])
+    logprobs, hits = [], []
+    for low in range(0, len(where), step):
+        here = slice(low, low + step)
+        part = logits[rows[here], columns[here]]
+        part = part.to(torch.promote_types(part.dtype, torch.float32))
+        own = part.gather(1, targets[here, None])[:, 0]
+        logprobs.append((own - part.logsumexp(1)).double())
+        hits.append(part.argmax(1) == targets[here])
+    return torch.cat(logprobs).cpu().numpy(), torch.cat(hits).cpu().numpy()
