@@ -10,10 +10,12 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from groundup._check import unknown
+from groundup.commands import _model
 from groundup.schedules import depth
 from groundup.train import recipe_file
 from groundup.train.recipe import Recipe
-from groundup.train.recipe_file import RecipeFile
+from groundup.train.recipe_file import RecipeFile, expand, sweep
 
 # The recipe's fields without a prefix of their own: --train.steps, not --recipe.train.steps.
 RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
@@ -43,6 +45,34 @@ def recipe_named(arguments: list[str], default: str | None = None) -> tuple[Reci
     return recipe_file.read(recipe_file.find(name)), rest
 
 
+def variant_named(file: RecipeFile, arguments: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe of the variant or point of the sweep that `--variant` names, the file's own where
+    nothing does; and the other arguments.
+
+    Raises:
+        ValueError: if the file has no such variant, or several are named.
+    """
+    words, rest = iter(arguments), []
+    names = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == "--variant":
+            names.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    if not names:
+        return file.recipe, rest
+    if len(names) > 1:
+        raise ValueError(f"variant={' '.join(names)!r} is not valid: name one")
+    (name,) = names
+    # As the commands that train them do: a sweep without variants is one of the recipe itself.
+    variants = expand(file.recipe, file.changes) if file.changes or not file.axes else {}
+    points = sweep(variants or {"": file.recipe}, file.axes)
+    if name not in points:
+        raise unknown("variant", name, filter(None, points))
+    return points[name].recipe, rest
+
+
 def refuse_ignored_residual(file: RecipeFile, recipe: Recipe) -> None:
     """ValueError where flags change the residual warmup and every variant has its own."""
     own = [change["name"] for change in file.changes if "residual" in change]
@@ -54,15 +84,25 @@ def refuse_ignored_residual(file: RecipeFile, recipe: Recipe) -> None:
 
 
 def parse(options: Options, usage: str, arguments: list[str]) -> Options:
-    """`options` with what the arguments change; exits with a message where they do not fit."""
-    return tyro.cli(
+    """`options` with what the arguments change; exits with a message where they do not fit.
+
+    Raises:
+        ValueError: for a model of transformers, or weights, that cannot be found or do not fit.
+    """
+    words, hf_config = _model.taken_out([_long(argument) for argument in arguments])
+    found = tyro.cli(
         type(options),
         prog=f"groundup {usage}",
         description=inspect.cleandoc(type(options).__doc__ or ""),
-        args=_one_length(_switched(options, [_long(argument) for argument in arguments])),
+        args=_one_length(_switched(options, words)),
         default=options,
         config=(tyro.conf.FlagConversionOff,),
     )
+    before, after = (getattr(one, "recipe", None) for one in (options, found))
+    if not isinstance(before, Recipe) or not isinstance(after, Recipe):
+        return found
+    recipe = _model.with_model(before, after, hf_config)
+    return dataclasses.replace(found, recipe=recipe)  # type: ignore[type-var]
 
 
 def _long(argument: str) -> str:

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from groundup._check import unknown
 from groundup.commands._options import (
     RecipeFlags,
     parse,
@@ -18,7 +19,7 @@ from groundup.experiment import compare, plan
 from groundup.experiment.display import Display
 from groundup.report import comparison, read_runs, write_report
 from groundup.report.words import headline
-from groundup.train.recipe_file import expand
+from groundup.train.recipe_file import Variants, expand
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Compare:
     recipe: RecipeFlags
     seeds: tuple[int, ...] = ()
     """Several seeds, each trained in every variant; the recipe's own unless given."""
+
+    only: tuple[str, ...] = ()
+    """Some of the variants, by their names; all unless given."""
 
     out: Path | None = None
     """Where the runs and the report go; runs/NAME unless given."""
@@ -54,7 +58,8 @@ def main(arguments: list[str]) -> int:
     refuse_ignored_residual(file, recipe)
     world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
-    runs = plan(expand(recipe, file.changes), options.seeds or (recipe.train.seed,), out)
+    variants = _chosen(expand(recipe, file.changes), options.only)
+    runs = plan(variants, options.seeds or (recipe.train.seed,), out)
     prepared(recipe, world)
     with Display(runs, console(world)) as display:
         compare(runs, display.watch, shlex.join(["groundup", "compare", *arguments]))
@@ -69,3 +74,16 @@ def main(arguments: list[str]) -> int:
     display.console.print("\n" + " ".join([verdict, *details]), highlight=False, markup=False)
     display.console.print(f"Report: {page}", highlight=False, markup=False)
     return 0
+
+
+def _chosen(variants: Variants, only: tuple[str, ...]) -> Variants:
+    """Those that are named, in the recipe's order."""
+    for name in only:
+        if name not in variants:
+            raise unknown("only", name, variants)
+    if only and len(set(only)) < 2:
+        raise ValueError(
+            f"only={only[0]!r} is not valid: a comparison needs two "
+            f"(groundup train RECIPE --variant {only[0]} trains one)"
+        )
+    return {name: recipe for name, recipe in variants.items() if name in only or not only}

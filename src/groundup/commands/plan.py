@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.commands._options import RecipeFlags, parse, recipe_named, variant_named
 from groundup.report.words import count, number, seconds
 from groundup.train.cost import Device, Estimate, Moment, estimate
 from groundup.train.cost.estimate import CHINCHILLA
@@ -22,8 +22,9 @@ class Plan:
     GPU by kind and moment, checkpoints; whether it fits, and what would. Nothing is trained, and
     neither a GPU nor the data need be there. See docs/plan.md for how it is computed.
 
-    Any field of the recipe can be changed by its flag; --steps and --batch are short for
-    --train.steps and --train.batch.
+    Of a recipe with variants or a sweep it is the recipe itself, or the one that --variant names.
+    Any field of it can be changed by its flag; --steps and --batch are short for --train.steps and
+    --train.batch.
     """
 
     recipe: RecipeFlags
@@ -48,7 +49,8 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     file, rest = recipe_named(arguments)
-    options = parse(Plan(file.recipe), "plan RECIPE", rest)
+    recipe, rest = variant_named(file, rest)
+    options = parse(Plan(recipe), "plan RECIPE", rest)
     peak = None if options.peak is None else options.peak * 1e12
     device = Device(options.gpus, options.memory, options.gpu, peak, options.utilization)
     found = estimate(options.recipe, device)
@@ -64,6 +66,8 @@ def main(arguments: list[str]) -> int:
             wide.print(
                 "The vocabulary is data.vocab_size; a trained tokenizer may have fewer tokens."
             )
+        if found.recipe.model.hf_config:
+            wide.print(_AS_A_LLAMA)
         wide.print()
         wide.print(_moments(found.memory.moments))
         wide.print("\n" + verdict(found))
@@ -73,6 +77,12 @@ def main(arguments: list[str]) -> int:
     # The tables fill their last column with blanks.
     print("\n".join(line.rstrip() for line in page.get().splitlines()))
     return 0
+
+
+_AS_A_LLAMA = (
+    "Activations are those of a Llama of these sizes: what other layers keep (biases, dropout, "
+    "more experts) is not in them. Parameters are counted."
+)
 
 
 def verdict(found: Estimate) -> str:

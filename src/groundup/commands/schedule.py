@@ -13,6 +13,7 @@ from groundup.commands._options import (
     parse,
     recipe_named,
     refuse_ignored_residual,
+    variant_named,
 )
 from groundup.experiment.preview import Preview, previews
 from groundup.report.plan import text as plan_text
@@ -29,8 +30,9 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Plot:
-    """What rate, weight decay and α of a recipe, its variants or its sweep will be. Drawn in the
-    terminal or, with --out, as a figure; ends with advice on the lengths. Nothing is trained.
+    """What rate, weight decay and α of a recipe, its variants or its sweep will be, or of the one
+    that --variant names. Drawn in the terminal or, with --out, as a figure; ends with advice on the
+    lengths. Nothing is trained.
 
     Any field of the recipe can be changed by its flag; --steps is short for --train.steps.
     """
@@ -48,8 +50,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """What rate, weight decay and α of a recipe, its variants or its sweep will be at the updates
-    at which something begins or ends, and advice on the lengths. Nothing is trained.
+    """What rate, weight decay and α of a recipe, its variants or its sweep, or of the one that
+    --variant names, will be at the updates at which something begins or ends, and advice on the
+    lengths. Nothing is trained.
 
     A step is the number of completed updates: the first update sees 0. Any field of the recipe can
     be changed by its flag; --steps is short for --train.steps.
@@ -71,6 +74,9 @@ def main(arguments: list[str]) -> int:
     if action not in _ACTIONS:
         raise unknown("action", action, _ACTIONS)
     file, rest = recipe_named(rest, default="quickstart")
+    own, rest = variant_named(file, rest)
+    if own is not file.recipe:
+        file = RecipeFile(own)
     return _ACTIONS[action](file, rest)
 
 

@@ -6,9 +6,9 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.commands._options import RecipeFlags, parse, recipe_named
+from groundup.commands._options import RecipeFlags, parse, recipe_named, variant_named
 from groundup.commands._parallel import console, joined, prepared
-from groundup.experiment import Planned
+from groundup.experiment import Planned, folder_of
 from groundup.experiment.display import Display
 from groundup.train import train
 
@@ -19,13 +19,16 @@ class Train:
 
     Several processes: torchrun --nproc-per-node N -m groundup train RECIPE.
 
+    Of a recipe with variants or a sweep it is the recipe itself, or the one that --variant names,
+    in the folder where `groundup compare` and `groundup sweep` train it: they take it over.
+
     Any field of the recipe can be changed by its flag; --steps, --batch and --device are short for
     --train.steps, --train.batch and --train.device.
     """
 
     recipe: RecipeFlags
     out: Path | None = None
-    """The run's folder; runs/NAME unless given."""
+    """The run's folder; runs/NAME unless given, with --variant runs/NAME/VARIANT/seed-SEED."""
 
     change_rate: bool = False
     """Go on with another [rate] or --steps than the run in the folder has, without a jump."""
@@ -33,11 +36,14 @@ class Train:
 
 def main(arguments: list[str]) -> int:
     named, rest = recipe_named(arguments)
-    options = parse(Train(named.recipe), "train RECIPE", rest)
+    own, rest = variant_named(named, rest)
+    options = parse(Train(own), "train RECIPE", rest)
     recipe = options.recipe
     recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
     world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
+    if options.out is None and own is not named.recipe:
+        out = folder_of(recipe, out)
     prepared(recipe, world)
     run = Planned(recipe.variant, recipe, out)
     command = shlex.join(["groundup", "train", *arguments])

@@ -25,6 +25,11 @@ class Planned:
         return self.recipe.train.seed
 
 
+def folder_of(recipe: Recipe, out: Path) -> Path:
+    """Where a variant is trained: OUT/VARIANT/seed-N."""
+    return out / recipe.variant / f"seed-{recipe.train.seed}"
+
+
 def plan(variants: Variants, seeds: Sequence[int], out: Path) -> list[Planned]:
     """Every variant with every seed, seed by seed, each in the folder OUT/VARIANT/seed-N.
 
@@ -39,15 +44,12 @@ def plan(variants: Variants, seeds: Sequence[int], out: Path) -> list[Planned]:
         )
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)!r} is not valid: give each seed once, at least one")
-    return [
-        Planned(
-            variant=name,
-            recipe=replace(recipe, train=replace(recipe.train, seed=seed)),
-            folder=out / name / f"seed-{seed}",
-        )
+    seeded = (
+        (name, replace(recipe, train=replace(recipe.train, seed=seed)))
         for seed in seeds
         for name, recipe in variants.items()
-    ]
+    )
+    return [Planned(name, recipe, folder_of(recipe, out)) for name, recipe in seeded]
 
 
 def compare(

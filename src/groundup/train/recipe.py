@@ -106,7 +106,7 @@ class Recipe:
     """What the run is called; its folder is runs/NAME unless told otherwise."""
 
     variant: str = ""
-    """Which of the compared variants this is; filled in by `groundup compare`."""
+    """Which of a recipe's variants this is; where there are several, the one that is meant."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -127,6 +127,12 @@ class Recipe:
         self._refuse_other_decays()
         for schedule in (self.residual, self.rate.layers):
             schedule.resolve(self.train.steps)(1, self.model.layers)
+        limit = self.model.longest
+        if limit is not None and self.data.length > limit[1]:
+            raise ValueError(
+                f"data.length={self.data.length} is not valid: the model takes {limit[1]} tokens "
+                f"at most (model.hf_config.{limit[0]})"
+            )
         # A mixture may follow the warmup of the recipe that this is a baseline of.
         if self.data.mixture and not (self.data.follows_warmup and self.warmup_end is None):
             self.data.shares(self.train.steps, self.train.batch, self.warmup_end)

@@ -67,6 +67,7 @@ SHAPES = {
     "tied": replace(BASE, tied=True),
     "large vocabulary, z-loss": replace(BASE, vocab_size=4000, z_loss=1e-4, layers=1),
     "qk-norm": replace(BASE, qk_norm=True, kv_heads=2),
+    "qk-norm of all heads": replace(BASE, qk_norm="width", kv_heads=2),
     **{name: replace(BASE, placement=name) for name in ("post", "sandwich", "deepnorm", "lns")},
     "output": replace(BASE, placement="output", kv_heads=2),
 }

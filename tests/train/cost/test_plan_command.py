@@ -12,6 +12,8 @@ from groundup.cli import main
 
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[3] / "recipes").glob("*.toml"))
 GIB = 2**30
+# Not sharded, as the shipped recipe is.
+WHOLE = ["c4-7b", "--parallel.mode", "auto"]
 
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def test_every_shipped_recipe_has_a_plan(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_7b_needs_to_be_sharded(capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan(capsys, "c4-7b", "--gpus", "8")
+    found = plan(capsys, *WHOLE, "--gpus", "8")
     assert not found["fits"]
     # Weights, gradients and two moments in float32 of 6.74 · 10⁹ parameters.
     kinds = found["memory"]["update"]
@@ -43,7 +45,7 @@ def test_7b_needs_to_be_sharded(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_option_that_is_said_to_fit_does(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--parallel.mode", "fsdp", "--train.recompute", "full"]
-    of = ["c4-7b", "--gpus", "8"]
+    of = [*WHOLE, "--gpus", "8"]
     options = {o["name"]: o for o in plan(capsys, *of)["options"]}
     option = options["parallel.mode=fsdp, train.recompute=full"]
     largest = option["micro_batch"]
@@ -58,7 +60,7 @@ def test_the_option_that_is_said_to_fit_does(capsys: pytest.CaptureFixture[str])
 def test_measuring_is_given_up_only_where_nothing_fits_with_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    of = ["c4-7b", "--gpus", "8"]
+    of = [*WHOLE, "--gpus", "8"]
     assert not any("measure" in option["name"] for option in plan(capsys, *of)["options"])
     less = [*of, "--memory", "34"]
     options = {o["name"]: o for o in plan(capsys, *less)["options"]}
@@ -75,7 +77,7 @@ def test_measuring_is_given_up_only_where_nothing_fits_with_it(
 
 
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "c4-7b", "--gpus", "8"]) == 0
+    assert main(["plan", *WHOLE, "--gpus", "8", "--train.micro-batch", "2"]) == 0
     said = capsys.readouterr().out
     assert "at the measured update, with micro_batch=2, 84.4 GiB too much" in said
     (row,) = (line for line in said.splitlines() if line.startswith("as it is"))
@@ -137,7 +139,7 @@ def test_what_cannot_be_is_refused(
 
 
 def test_more_gpus_where_nothing_else_helps(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["c4-7b", "--memory", "24"]
+    small = [*WHOLE, "--memory", "24"]
     *others, last = plan(capsys, *small, "--gpus", "2")["options"]
     assert not any(option["micro_batch"] for option in others)
     gpus = int(last["name"].split(" GPUs, ")[0])

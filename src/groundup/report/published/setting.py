@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from groundup.model.config import ModelConfig
 from groundup.model.presets import PRESETS
 from groundup.optim.registry import info
 from groundup.report.published.table import tables
@@ -55,11 +56,17 @@ def entry(recipe: Recipe) -> Entry | None:
     """The entry with the recipe's model, placement, initialization and residual warmup; of several
     the one with as many updates."""
     size = _size(recipe)
-    method = _METHODS.get((recipe.model.placement, recipe.model.init))
-    if size is None or method is None:
+    name = method(recipe.model)
+    if size is None or name is None:
         return None
-    found = [*_main(recipe, size, method), *_ablation(recipe, size, method)]
+    found = [*_main(recipe, size, name), *_ablation(recipe, size, name)]
     return min(found, key=lambda entry: entry.steps != recipe.train.steps, default=None)
+
+
+def method(model: ModelConfig) -> str | None:
+    """What the tables call the model's placement of norms and its initialization; None if they have
+    no such model."""
+    return _METHODS.get((model.placement, model.init))
 
 
 def _size(recipe: Recipe) -> str | None:
