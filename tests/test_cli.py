@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,14 @@ def test_truth_is_written_either_way(value: str) -> None:
     assert options.recipe.model.tied
     assert options.change_rate
     assert parse(Train(Recipe()), "train RECIPE", ["--change-rate", value]).change_rate
+
+
+@pytest.mark.parametrize(("said", "value"), [("width", "width"), ("true", True), ("False", False)])
+def test_a_field_that_is_a_truth_or_a_word(said: str, value: object) -> None:
+    from groundup.commands._options import parse
+    from groundup.commands.train import Train
+    from groundup.train import Recipe, toml
+
+    found = parse(Train(Recipe()), "train RECIPE", ["--model.qk-norm", said]).recipe
+    assert found.model.qk_norm is value or found.model.qk_norm == "width" == value
+    assert toml.build(tomllib.loads(toml.dumps(found))) == found

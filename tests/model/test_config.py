@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -53,8 +53,8 @@ def test_depth_study(layers: int) -> None:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_parameters_of_every_variant(placement: str, tied: bool, qk_norm: bool) -> None:
+@pytest.mark.parametrize("qk_norm", [False, True, "width"])
+def test_parameters_of_every_variant(placement: str, tied: bool, qk_norm: Any) -> None:
     config = preset(
         "tiny", vocab_size=101, placement=placement, tied=tied, qk_norm=qk_norm, kv_heads=2
     )
@@ -108,6 +108,9 @@ def test_registries_are_the_literals() -> None:
         ({"embedding_std": 0}, "embedding_std=0 is not valid: it must be a finite number above 0"),
         ({"z_loss": -1e-4}, "z_loss=-0.0001 is not valid: it must be a finite number of at least"),
         ({"tied": 1}, "tied=1 is not valid: it must be true or false"),
+        ({"tied": "width"}, "tied='width' is not valid: it must be true or false"),
+        ({"qk_norm": 1}, "qk_norm=1 is not valid: it must be true or false or 'width'"),
+        ({"qk_norm": "head"}, "qk_norm='head' is not valid: it must be true or false or 'width'"),
         ({"placement": "sandwhich"}, "placement='sandwhich' is unknown: did you mean 'sandwich'"),
         ({"placement": None}, "placement=None is unknown"),
         ({"init": "scale"}, "init='scale' is unknown: did you mean 'scaled'"),

@@ -34,12 +34,14 @@ def attention(x: Tensor, w: dict[str, Tensor], at: str, c: ModelConfig) -> Tenso
     d = width // c.heads
 
     def heads(name: str) -> Tensor:
-        return (x @ w[f"{at}.{name}.weight"].T).reshape(b, t, -1, d).permute(0, 2, 1, 3)
+        y = x @ w[f"{at}.{name}.weight"].T
+        norm = w.get(f"{at}.{name}_norm.weight", torch.ones(0))
+        if c.qk_norm == "width" and len(norm):
+            y = rms(y, norm, c.norm_eps)
+        y = y.reshape(b, t, -1, d).permute(0, 2, 1, 3)
+        return rms(y, norm, c.norm_eps) if c.qk_norm is True and len(norm) else y
 
     q, k, v = heads("query"), heads("key"), heads("value")
-    if c.qk_norm:
-        q = rms(q, w[f"{at}.query_norm.weight"], c.norm_eps)
-        k = rms(k, w[f"{at}.key_norm.weight"], c.norm_eps)
     q, k = turned(q, c.rope_theta), turned(k, c.rope_theta)
     outputs = []
     for head in range(c.heads):
@@ -87,6 +89,7 @@ def reference(w: dict[str, Tensor], c: ModelConfig, tokens: Tensor, alphas: list
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "qk_norm": {"qk_norm": True},
+    "qk_norm_width": {"qk_norm": "width", "kv_heads": 2},
     "grouped": {"kv_heads": 2, "feed_forward": 24},
     "one_kv_head": {"kv_heads": 1, "rope_theta": 100.0},
     "tied": {"tied": True, "norm_eps": 0.1},

@@ -8,6 +8,8 @@ Shapes: B sequences of T tokens, vocabulary V; heads H of size D.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,11 +21,26 @@ from groundup.model.placement import PLACEMENTS, Placement
 from groundup.model.rotary import Rotary
 
 
+class AllHeadsNorm(nn.RMSNorm):
+    """RMSNorm over all heads together: x [B, T, H, D] → the same shape; weight [H·D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(-2)).view_as(x)
+
+
+QK_NORMS: dict[bool | str, Callable[..., nn.Module]] = {
+    False: nn.Identity,
+    True: nn.RMSNorm,
+    "width": AllHeadsNorm,
+}
+"""`ModelConfig.qk_norm` → the norm of queries and of keys [B, T, H, D]."""
+
+
 class Attention(nn.Module):
     """Causal self-attention with rotary positions: softmax(q·kᵀ/√D)·v per head.
 
     Grouped queries where `kv_heads` < `heads` (Ainslie et al. 2023, arXiv:2305.13245), normalized
-    queries and keys where `qk_norm` (Henry et al. 2020, arXiv:2010.04245; as in Qwen3).
+    queries and keys where `qk_norm` (Henry et al. 2020, arXiv:2010.04245; as in Qwen3 or OLMo 2).
     """
 
     ends = "output"
@@ -32,14 +49,14 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         self.grouped = config.key_value_heads != config.heads
-        key_value_width = config.key_value_heads * config.head_dim
         self.query = nn.Linear(config.width, config.width, bias=False)
-        self.key = nn.Linear(config.width, key_value_width, bias=False)
-        self.value = nn.Linear(config.width, key_value_width, bias=False)
+        self.key = nn.Linear(config.width, config.key_value_width, bias=False)
+        self.value = nn.Linear(config.width, config.key_value_width, bias=False)
         self.output = nn.Linear(config.width, config.width, bias=False)
-        norm = nn.RMSNorm if config.qk_norm else nn.Identity
-        self.query_norm = norm(config.head_dim, eps=config.norm_eps)
-        self.key_norm = norm(config.head_dim, eps=config.norm_eps)
+        norm = QK_NORMS[config.qk_norm]
+        query_size, key_size = config.qk_norm_sizes
+        self.query_norm = norm(query_size, eps=config.norm_eps)
+        self.key_norm = norm(key_size, eps=config.norm_eps)
 
     def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
         q, k, v = (

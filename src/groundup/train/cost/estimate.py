@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from groundup._check import count, positive, unknown, within
+from groundup.model.hugging_face import count as count_parameters
 from groundup.train.cost.memory import Memory, Sizes
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.recipe import Recipe
@@ -119,6 +120,14 @@ class Estimate:
     def parameters(self) -> dict[str, int]:
         """By kind."""
         model = self.recipe.model
+        if model.hf_config:
+            there = count_parameters(model)
+            return {
+                "layers": there.layers,
+                "embedding": there.embedding,
+                "head": there.head,
+                "others": there.others,
+            }
         key_value_width = model.key_value_heads * model.head_dim
         vocabulary = (model.vocab_size or 0) * model.width
         found = {

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from groundup.model import Transformer
+from groundup.model.kinds import kind_of
 from groundup.optim.registry import info
 from groundup.train.cost.activations import Activations
 from groundup.train.cost.state import OptimizerCost, nbytes
@@ -67,10 +67,11 @@ class Sizes:
     def of(cls, recipe: Recipe) -> Sizes:
         """Those of a recipe that says `model.vocab_size`."""
         with torch.device("meta"):
-            model = Transformer(recipe.model)
+            model = kind_of(recipe.model).make(recipe.model)
         layer = model.layers[0]
-        ends = [p for name, p in model.named_parameters() if not name.startswith("layers.")]
-        looked_up = 0 if model.head is None else nbytes([model.embedding.weight])
+        inside = {id(p) for p in model.layers.parameters()}
+        ends = [p for p in model.parameters() if id(p) not in inside]
+        looked_up = 0 if model.head is None else nbytes(model.embedding.parameters())
         plain = info(recipe.optimizer.name).fused == "plain"
         optimizer = OptimizerCost.of(recipe, fused=not (plain and recipe.parallel.mode == "fsdp"))
         return cls(

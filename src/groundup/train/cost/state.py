@@ -69,8 +69,18 @@ class OptimizerCost:
         return sum(
             size * _length(dimensions, p)
             for name, p in model.named_parameters()
-            for size, dimensions in self.kept[_in_layer_0(name)]
+            for size, dimensions in self._of(name, p)
         )
+
+    def _of(self, name: str, p: Tensor) -> Sequence[tuple[int, Sequence[Dimension]]]:
+        """What is kept for a parameter; for one of a model of transformers, what is kept for one of
+        ours with as many dimensions."""
+        own = self.kept.get(_in_layer_0(name))
+        return self.kept[_STAND_INS[min(p.ndim, 2)]] if own is None else own
+
+
+# A weight of our decoder that is treated as all are that have so many dimensions.
+_STAND_INS = {0: "norm.weight", 1: "norm.weight", 2: "layers.0.attention.branch.query.weight"}
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
