@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from groundup.train import Recipe, TrainingStopped, recipe_file, train, update
+from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.world import FailedElsewhere, World
 from tests.train.runs import changed, forget_the_end, lines, metrics
@@ -73,6 +74,20 @@ def check_fsdp_with_everything(folder: Path) -> None:
     parallel = replace(FSDP, offload=True, reshard=False)
     train(replace(recipe, parallel=parallel), folder / "everything")
     like_one(folder, folder / "everything")
+
+
+def check_evaluations_are_shared(folder: Path) -> None:
+    """Three documents and two processes: batches of one do not come out even."""
+    for name, parallel in (("ddp", ParallelConfig()), ("fsdp", replace(FSDP, reshard=False))):
+        recipe = changed(recipe_in(folder), micro_batch=1)
+        evaluate = EvaluateConfig(4, texts=(str(folder / "held.jsonl"),))
+        recipe = replace(recipe, parallel=parallel, evaluate=evaluate)
+        train(recipe, folder / f"evaluated-{name}")
+        dist.barrier()
+        found, expected = (metrics(folder / run) for run in (f"evaluated-{name}", "evaluated"))
+        assert [list(line) for line in found] == [list(line) for line in expected]
+        for line, other in zip(found, expected, strict=True):
+            assert line == pytest.approx(other, rel=2e-4), line["step"]
 
 
 def check_gradients_are_sent_once_an_update(folder: Path) -> None:

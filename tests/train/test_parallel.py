@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from groundup.train import Recipe, toml, train
+from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
 from tests.residual.where import ranks
 from tests.train.runs import forget_the_end, metrics
@@ -24,6 +25,10 @@ def place(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "recipe.toml").write_text(toml.dumps(recipe))
     train(recipe, folder / "one")
+    texts = ("def x return self", "if x in y : return None else : 1", "for x in self")
+    (folder / "held.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    evaluate = EvaluateConfig(4, texts=(str(folder / "held.jsonl"),))
+    train(replace(recipe, evaluate=evaluate), folder / "evaluated")
     for name in ("ddp", "fsdp"):
         shutil.copytree(folder / "one", folder / "begun" / name)
         forget_the_end(folder / "begun" / name)

@@ -89,7 +89,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
     Raises:
         ValueError: for a model of transformers, or weights, that cannot be found or do not fit.
     """
-    words, hf_config = _model.taken_out([_long(argument) for argument in arguments])
+    words, hf_config = _model.taken_out([_long(options, argument) for argument in arguments])
     found = tyro.cli(
         type(options),
         prog=f"groundup {usage}",
@@ -105,8 +105,11 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
     return dataclasses.replace(found, recipe=recipe)  # type: ignore[type-var]
 
 
-def _long(argument: str) -> str:
+def _long(options: object, argument: str) -> str:
+    """A recipe's field that is written short, unless the command has an option of that name."""
     flag, equals, value = argument.partition("=")
+    if flag in {f"--{f.name}" for f in dataclasses.fields(options)}:  # type: ignore[arg-type]
+        return argument
     return _SHORT.get(flag, flag) + equals + value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -41,9 +41,7 @@ class Export:
     overwrite: bool = False
     """Take the place of an earlier export."""
 
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], tyro.conf.arg(aliases=("--train.device",))
-    ] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where logits are compared; auto takes a GPU if there is one."""
 
 

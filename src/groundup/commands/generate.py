@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -59,9 +59,7 @@ class Generate:
     step: int | None = None
     """Completed updates of the checkpoint; the newest unless given."""
 
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], tyro.conf.arg(aliases=("--train.device",))
-    ] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
 
     precision: Literal["float32", "bf16"] = "float32"

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from groundup.measure import probing
 from groundup.train.setup import compute_precision
 from groundup.train.world import ALONE, World
 
-_LOGITS = 1 << 24  # of so many at once the log-normalizer is taken, in float32: 64 MiB
+_LOGITS = 1 << 24  # of so many at once log-probabilities are taken, in float32: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Scorer:
         batch: sequences per forward.
         precision: "float32" or "bf16", as in a recipe.
         world: the processes that share the work; each of them asks for the same.
+        heard: called after each batch.
     """
 
     model: nn.Module
@@ -71,6 +73,7 @@ class Scorer:
     batch: int = 16
     precision: str = "float32"
     world: World = field(default=ALONE)
+    heard: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def score(
         self, requests: Sequence[Request], advance: Callable[[int], None] = lambda done: None
@@ -96,6 +99,7 @@ class Scorer:
             mine = self._batch(requests, batches[min(first + self.world.rank, len(batches) - 1)])
             for part in self.world.gather(mine):
                 found.update(part)
+            self.heard()
             advance(min((first + self.world.size) * self.batch, len(order)))
         probing.reshard(self.model)
         return [found[place] for place in range(len(requests))]
@@ -113,43 +117,47 @@ class Scorer:
         padded = np.zeros((len(rows), max(map(len, inputs))), dtype=np.int64)
         for row, ids in zip(padded, inputs, strict=True):
             row[: len(ids)] = ids
-        with torch.inference_mode(), compute_precision(self.precision, self.device):
+        with torch.no_grad(), compute_precision(self.precision, self.device):
             logits = self.model(torch.from_numpy(padded).to(self.device))
         asked = [(place, row) for row, those in enumerate(rows) for place in those]
-        lengths = [requests[place].scored for place, _ in asked]
-        where = [
-            (row, len(inputs[row]) - requests[place].scored + at)
-            for place, row in asked
-            for at in range(requests[place].scored)
-        ]
+        of_asked = [requests[place] for place, _ in asked]
+        lengths = np.array([request.scored for request in of_asked])
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # 0, 1, … in each
+        firsts = np.array([len(inputs[row]) for _, row in asked]) - lengths
+        where = (
+            np.repeat([row for _, row in asked], lengths),
+            np.repeat(firsts, lengths) + within,
+        )
         wanted = [
-            np.asarray(requests[place].tokens)[-n:]
-            for (place, _), n in zip(asked, lengths, strict=True)
+            np.asarray(requests[place].tokens)[-requests[place].scored :] for place, _ in asked
         ]
         logprobs, likeliest = _of_targets(logits, where, np.concatenate(wanted))
-        ends = np.cumsum(lengths)[:-1]
+        cuts = ends[:-1]
         return {
             place: Score(float(sums.sum()), bool(hits.all()))
             for (place, _), sums, hits in zip(
-                asked, np.split(logprobs, ends), np.split(likeliest, ends), strict=True
+                asked, np.split(logprobs, cuts), np.split(likeliest, cuts), strict=True
             )
         }
 
 
 def _of_targets(
-    logits: Tensor, where: list[tuple[int, int]], wanted: NDArray[np.integer]
+    logits: Tensor,
+    where: tuple[NDArray[np.integer], NDArray[np.integer]],
+    wanted: NDArray[np.integer],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """log p of the tokens `wanted` [n] at the places `where` of logits [B, T, V], and whether each
-    is the most likely one there."""
-    rows, columns = torch.tensor(where, device=logits.device).unbind(1)
-    targets = torch.from_numpy(wanted.astype(np.int64)).to(logits.device)
+    """log p of the tokens `wanted` [n] at the places `where` (rows [n], columns [n]) of logits
+    [B, T, V], and whether each is the most likely one there."""
+    rows, columns, targets = (
+        torch.from_numpy(each.astype(np.int64)).to(logits.device) for each in (*where, wanted)
+    )
     step = max(1, _LOGITS // logits.shape[-1])
     logprobs, hits = [], []
-    for low in range(0, len(where), step):
+    for low in range(0, len(wanted), step):
         here = slice(low, low + step)
         part = logits[rows[here], columns[here]]
         part = part.to(torch.promote_types(part.dtype, torch.float32))
-        own = part.gather(1, targets[here, None])[:, 0]
-        logprobs.append((own - part.logsumexp(1)).double())
+        logprobs.append(-F.cross_entropy(part, targets[here], reduction="none").double())
         hits.append(part.argmax(1) == targets[here])
     return torch.cat(logprobs).cpu().numpy(), torch.cat(hits).cpu().numpy()

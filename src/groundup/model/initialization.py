@@ -106,7 +106,7 @@ def initialize(model: Transformer, seed: int) -> None:
         else:
             distribution = _distribution(model.config, name, parameter.shape)
             value = _draw(distribution, parameter.shape, _generator(seed, name))
-        _write(parameter, value)
+        write(parameter, value)
 
 
 def _distribution(config: ModelConfig, name: str, shape: torch.Size) -> Distribution:
@@ -142,7 +142,8 @@ def _draw(distribution: Distribution, shape: torch.Size, generator: torch.Genera
     return values.mul_(distribution.std)
 
 
-def _write(parameter: Any, value: Tensor) -> None:
+def write(parameter: Any, value: Tensor) -> None:
+    """Put a whole value into a parameter, sharded or not, in place."""
     if hasattr(parameter, "device_mesh"):  # a DTensor: every rank has drawn all, and keeps its part
         from torch.distributed.tensor import distribute_tensor  # takes a second to import
 

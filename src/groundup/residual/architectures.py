@@ -11,6 +11,7 @@ lists them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,8 +196,13 @@ def layer_of(module: nn.Module) -> Layer | None:
         row = _row(cls.__module__, cls.__name__)
         if row is not None:
             # FSDP2 makes a subclass without a forward; a forward of its own is somebody's variant.
-            return row if type(module).forward is getattr(cls, "forward", None) else None
+            return row if _forward(type(module)) is _forward(cls) else None
     return None
+
+
+def _forward(cls: type) -> Any:
+    """What it computes: transformers puts a wrapper of its own around it in every subclass."""
+    return inspect.unwrap(cls.forward) if hasattr(cls, "forward") else None
 
 
 def _row(place: str, name: str) -> Layer | None:

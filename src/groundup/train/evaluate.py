@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundup.data import HeldOutText, windows
 from groundup.measure import positions, probing
-from groundup.model import Transformer
+from groundup.model import LanguageModel
 from groundup.train.setup import compute_precision
 from groundup.train.world import ALONE, World
 
@@ -50,7 +50,7 @@ class HeldOut:
         self._windows = math.ceil(limit / length) if limit else None
 
     def evaluate(
-        self, model: Transformer, device: torch.device, precision: str, world: World = ALONE
+        self, model: LanguageModel, device: torch.device, precision: str, world: World = ALONE
     ) -> Evaluation:
         """Cross-entropy in nats per token: sums over all tokens by their number. The processes take
         the batches in turn."""
@@ -129,7 +129,7 @@ class HeldOutTexts:
         self._texts = [(text, HeldOut(text.tokens, length, batch, limit)) for text in texts]
 
     def evaluate(
-        self, model: Transformer, device: torch.device, precision: str, world: World = ALONE
+        self, model: LanguageModel, device: torch.device, precision: str, world: World = ALONE
     ) -> Evaluations:
         """Every text by itself."""
         found = [(t, h.evaluate(model, device, precision, world)) for t, h in self._texts]

@@ -29,7 +29,7 @@ HARMLESS_WITH = {
     "skip": {"train.checkpoint_every", "spikes.limit"},
     "rewind": {"spikes.limit"},
 }
-_ONLY_LOOKS = ("measure.", "log.")
+_ONLY_LOOKS = ("measure.", "evaluate.", "log.")
 # What changes only the order in which numbers are added up, and so their last digits.
 _ROUNDS = {"train.micro_batch", "train.compile", "train.device", "train.recompute"}
 _ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload")}

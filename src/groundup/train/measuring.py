@@ -23,6 +23,8 @@ class Measuring:
 
     observers: Sequence[measure.Observer] = ()
     counts_batches: bool = False
+    notes: Sequence[str] = ()
+    """What there is to say of it at the start."""
 
     @classmethod
     def of(
@@ -37,6 +39,11 @@ class Measuring:
         if not config.every:
             return cls()
         words = [word for word in config.what or MEASUREMENTS if word != "positions"]
+        notes = []
+        if not config.what and not _layers_are_known(model):
+            left_out = [word for word in words if word in _OF_LAYERS]
+            words = [word for word in words if word not in _OF_LAYERS]
+            notes = [f"not measured, since the layers of this model are not known: {left_out}"]
         at: dict[int, list[str]] = {}
         for word in words:
             at.setdefault(interval(recipe, word), []).append(word)
@@ -53,7 +60,7 @@ class Measuring:
             )
             for every, chosen in sorted(at.items())
         ]
-        return cls(observers, "noise" in words)
+        return cls(observers, "noise" in words, notes)
 
     def begin(self, step: int) -> None:
         """`step` updates are completed."""
@@ -74,7 +81,15 @@ class Measuring:
         return _joined(observer.look(step) for observer in self.observers)
 
 
+_OF_LAYERS = frozenset({"stream", "attention", "similarity", "depth"})
 _SEEING = frozenset({"rrc", "relus", "stream", "attention", "similarity", "depth"})
+
+
+def _layers_are_known(model: nn.Module) -> bool:
+    try:
+        return bool(measure.find_layers(model))
+    except ValueError:
+        return False
 
 
 def interval(recipe: Recipe, word: str) -> int:

@@ -15,6 +15,7 @@ from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
 from groundup.optim.registry import info
 from groundup.schedules import Factor
+from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
 from groundup.train.sinks.config import LogConfig
@@ -115,6 +116,7 @@ class Recipe:
     rate: RateConfig = field(default_factory=RateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spikes: SpikesConfig = field(default_factory=SpikesConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup._check import unknown
+from groundup.model.resolution import ready_for
 from groundup.schedules import depth
 from groundup.train.recipe import NAME, NAME_RULE, Recipe
-from groundup.train.toml import build, flat, plain
+from groundup.train.toml import build, build_model, flat, plain
 
 Variants = dict[str, Recipe]
 Change = Mapping[str, Any]
@@ -70,7 +71,8 @@ def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
 
     A change is merged into the recipe, with three exceptions: a length of residual warmup replaces
     the recipe's own, since the ways to say it exclude each other; a [model] with a preset replaces
-    the recipe's; an [optimizer] with a name leaves of the recipe's only weight_decay and clip.
+    the recipe's, and so does one with hf (but for z_loss); an [optimizer] with a name leaves of the
+    recipe's only weight_decay and clip.
 
     Without changes there are two variants: `baseline` (no residual warmup) and the recipe as it is,
     called by its schedule. A recipe without residual warmup then has nothing to be compared with,
@@ -147,6 +149,12 @@ def _called(key: str, value: Any) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{key.rpartition('.')[2]}-{value}")
 
 
+def with_model(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
+    """The recipe with a change of its [model], merged as that of a variant is."""
+    tables = _merged({"model": plain(recipe.model)}, {"model": change})
+    return replace(recipe, model=build_model(tables["model"]))
+
+
 def _with(recipe: Recipe, name: str, values: Mapping[str, Any]) -> Recipe:
     tables = plain(recipe)
     for key, value in values.items():
@@ -201,6 +209,8 @@ def _merged(
             trigger, kept = _REPLACED.get(path, (None, ()))
             if trigger == "" or trigger in value:
                 old = {name: old[name] for name in kept if name in old}
+            elif path == "model":
+                old = ready_for(old, value)
             found[key] = _merged(old, value, f"{path}.")
         else:
             found[key] = value

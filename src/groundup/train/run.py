@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from groundup.data import Corpora, Opened, open_data
+from groundup.data import Corpora, Opened, load, open_data
 from groundup.measure import probing
-from groundup.model import Transformer
+from groundup.model import LanguageModel
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
 from groundup.train import folder, setup, toml
@@ -25,6 +25,9 @@ from groundup.train.spikes.rewinds import Rewinds
 from groundup.train.summary import versions
 from groundup.train.world import World
 
+if TYPE_CHECKING:
+    from groundup.evaluate.during import During
+
 
 @dataclass
 class Run:
@@ -35,7 +38,7 @@ class Run:
     world: World
     data: Opened
     device: torch.device
-    model: Transformer
+    model: LanguageModel
     spread: spread.Whole
     optimizer: torch.optim.Optimizer
     rates: RateSchedule
@@ -43,18 +46,23 @@ class Run:
     rewinds: Rewinds
     held_out: HeldOutTexts
     measuring: Measuring
+    during: During | None
     checkpoints: Checkpoints
+
+    def alphas(self, step: int) -> list[float]:
+        """α of each layer after `step` updates."""
+        schedule = self.recipe.residual.resolve(self.recipe.train.steps)
+        return schedule(step, self.recipe.model.layers)
 
     def state(self, step: int, seconds: float) -> dict[str, Any]:
         """What a checkpoint of `step` updates holds beside tensors."""
         self.rates.at(step)
-        schedule = self.recipe.residual.resolve(self.recipe.train.steps)
         return {
             "data": self.data.identity,
             "batch": self.rewinds.batch(step),
             "passed": self.rewinds.passed(step),
             "rates": self.rates.state_dict(),
-            "alphas": schedule(step, self.recipe.model.layers),
+            "alphas": self.alphas(step),
             "recipe": toml.plain(self.recipe),
             "processes": self.world.size,
             "versions": versions(),
@@ -80,6 +88,7 @@ def build(recipe: Recipe, out: Path, prepared: Corpora, world: World, device: to
     )
     held_out = HeldOutTexts(data.held_out, length, config.micro_batch or rows, config.eval_tokens)
 
+    during = world.together(lambda: _during(recipe, data, config.micro_batch or rows))
     model, kind = setup.build_model(recipe, world, device)
     optimizer = setup.build_optimizer(model, recipe)
     rates = setup.build_rates(optimizer, recipe)
@@ -105,8 +114,19 @@ def build(recipe: Recipe, out: Path, prepared: Corpora, world: World, device: to
         rewinds=Rewinds(out, world),
         held_out=held_out,
         measuring=Measuring.of(recipe, model, optimizer, inputs, targets),
+        during=during,
         checkpoints=Checkpoints(out / "checkpoints", world, config.keep, config.keep_every),
     )
+
+
+def _during(recipe: Recipe, data: Opened, batch: int) -> During | None:
+    """What is evaluated on the way, if the recipe asks for it."""
+    if not recipe.evaluate.every:
+        return None
+    # It stands on this package.
+    from groundup.evaluate.during import During
+
+    return During.make(recipe.evaluate, load(data.tokenizer), recipe.data.length, batch)
 
 
 def resume(run: Run, watch: Watcher) -> tuple[int, float]:
@@ -119,8 +139,16 @@ def resume(run: Run, watch: Watcher) -> tuple[int, float]:
             f"{run.out}: train.steps={run.recipe.train.steps} is not valid: the run stands at "
             f"{steps[-1]} updates"
         )
+    for note in run.measuring.notes:
+        watch.note(note)
     found = run.checkpoints.resume(run.model, run.optimizer, watch.note)
     if found is None:
+        setup.read_weights(run.model, run.recipe, run.world)
+        if run.recipe.model.weights is not None and 0.0 in run.alphas(0):
+            watch.note(
+                "residual warmup starts at α = 0, which silences the layers that model.weights "
+                "has trained"
+            )
         return 0, 0.0
     step, state = found
     if state["data"] != run.data.identity:

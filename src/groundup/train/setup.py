@@ -14,7 +14,10 @@ from torch import nn
 
 from groundup import optim
 from groundup.data import Tokenizer
-from groundup.model import Transformer, initialize
+from groundup.measure import probing
+from groundup.model import LanguageModel
+from groundup.model.hugging_face import check as check_hugging_face
+from groundup.model.kinds import kind_of
 from groundup.train.parallel import spread
 from groundup.train.recipe import Recipe
 from groundup.train.recompute import recompute
@@ -38,7 +41,8 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def with_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
-    """The recipe with the vocabulary of the model filled in from the tokenizer.
+    """The recipe with the vocabulary of the model filled in from the tokenizer; a model of
+    transformers, or one with weights, has its own.
 
     Raises:
         ValueError: if the recipe says a vocabulary that is too small for the tokenizer.
@@ -48,38 +52,75 @@ def with_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
         model = dataclasses.replace(recipe.model, vocab_size=tokenizer.vocab_size)
         return dataclasses.replace(recipe, model=model)
     if said < tokenizer.vocab_size:
+        key, way = "model.vocab_size", "leave it out, or give at least as many"
+        if recipe.model.hf_config:
+            key, way = "model.hf_config.vocab_size", "give at least as many"
+        if recipe.model.weights is not None:
+            way = f"take that of the weights, data.tokenizer = {recipe.model.weights!r}"
         raise ValueError(
-            f"model.vocab_size={said} is not valid: the tokenizer has {tokenizer.vocab_size} "
-            "tokens; leave it out, or give at least as many"
+            f"{key}={said} is not valid: the tokenizer has {tokenizer.vocab_size} tokens; {way}"
         )
     return recipe
 
 
 def build_model(
     recipe: Recipe, world: World, device: torch.device
-) -> tuple[Transformer, type[spread.Whole]]:
+) -> tuple[LanguageModel, type[spread.Whole]]:
     """A float32 model, its weights decided by the seed alone, and how it is to be spread.
 
     Nothing is allocated before it is cut: a process never holds more than its part.
     """
-    kind = spread.kind(recipe.parallel, world)
+    kind, model_kind = spread.kind(recipe.parallel, world), kind_of(recipe.model)
     with torch.device("meta"):
-        model = Transformer(recipe.model)
+        model = model_kind.make(recipe.model)
     recompute(model.layers, recipe.train.recompute)
     if recipe.train.compile:
         for block in model.layers:
             block.compile()
     kind.shard(model, world, recipe.parallel, device)
     model.to_empty(device=kind.memory(device, recipe.parallel))
-    initialize(model, recipe.train.seed)
+    for module in model.modules():  # where weights are offloaded, buffers are not fetched with them
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+    model_kind.initialize(model, recipe.train.seed)
+    _refuse_seeing_ahead(model, device)
     return model, kind
 
 
+def read_weights(model: LanguageModel, recipe: Recipe, world: World) -> None:
+    """The weights that the recipe starts from, if it names any, in place.
+
+    Raises:
+        ValueError: if there are none, or they are of another model.
+    """
+    if (weights := recipe.model.weights) is not None:
+        world.together(lambda: kind_of(recipe.model).read(model, weights))
+
+
+def _refuse_seeing_ahead(model: LanguageModel, device: torch.device) -> None:
+    """ValueError if what a model gives depends on tokens that it is to predict (an encoder's)."""
+    if not model.config.hf_config:
+        return
+    tokens = torch.zeros(2, 4, dtype=torch.int64, device=device)
+    tokens[1, -1] = 1
+    one, other = probing.run(model, probing.Probe((tokens,)), [])[:, :-1].float()
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            f"hf_config.model_type={model.config.hf_config['model_type']!r} is not valid as it is "
+            "configured: it sees the tokens that it is to predict. Where it has is_decoder, say "
+            "hf_config.is_decoder = true"
+        )
+
+
 def plain_model(recipe: Recipe, device: torch.device) -> nn.Module:
-    """The recipe's model on one device, in no particular state: weights are to be loaded."""
+    """The recipe's model on one device, its weights in no particular state: they are to be
+    loaded."""
+    kind = kind_of(recipe.model)
     with torch.device("meta"):
-        model = Transformer(recipe.model)
-    return model.to_empty(device=device)
+        model = kind.make(recipe.model)
+    model.to_empty(device=device)
+    kind.complete(model)
+    return model
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -135,8 +176,11 @@ def per_process(recipe: Recipe, size: int) -> int:
 
 def check_spread(recipe: Recipe, size: int) -> None:
     """Raises:
-    ValueError: if the recipe cannot be trained by so many processes.
+    ValueError: if the recipe's model cannot be built, or trained by so many processes.
     """
+    kind_of(recipe.model)
+    if recipe.model.hf_config:
+        check_hugging_face(recipe.model)
     recipe.parallel.check(size, recipe.train.precision)
     per_process(recipe, size)
 

@@ -11,21 +11,35 @@ from typing import Any
 from groundup._check import unknown
 from groundup.model.config import ModelConfig
 from groundup.model.presets import preset
+from groundup.model.resolution import resolved
 from groundup.train.recipe import Recipe
 
 
 def build(tables: Mapping[str, Any]) -> Recipe:
-    """The recipe that these tables describe; `model.preset` is expanded first."""
+    """The recipe that these tables describe; `model.preset`, `model.hf` and `model.weights` are
+    worked out first."""
     tables = {"name": "run", **tables}
-    model = tables.get("model")
-    if isinstance(model, dict) and "preset" in model:
-        own = {key: value for key, value in model.items() if key != "preset"}
-        known = {f.name for f in dataclasses.fields(ModelConfig)}
-        if wrong := set(own) - known:
-            raise unknown("key in [model]", min(wrong), sorted(known))
-        base = dataclasses.asdict(preset(model["preset"], **own))
-        tables["model"] = {key: value for key, value in base.items() if value is not None}
+    if isinstance(model := tables.get("model"), Mapping):
+        tables["model"] = _model(model)
     return _fill(Recipe, tables, "")
+
+
+def build_model(table: Mapping[str, Any]) -> ModelConfig:
+    """The model that a [model] table describes, as in `build`."""
+    return typing.cast(ModelConfig, _fill(ModelConfig, _model(table), "model"))
+
+
+def _model(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = {key: value for key, value in table.items() if key != "preset"}
+    known = {f.name for f in dataclasses.fields(ModelConfig)}
+    if wrong := set(own) - known:
+        raise unknown("key in [model]", min(wrong), sorted(known))
+    if "preset" in table:
+        own = plain(preset(table["preset"], **own))
+    try:
+        return resolved(own)
+    except ValueError as error:
+        raise ValueError(f"[model] {error}") from None
 
 
 def dumps(recipe: Recipe) -> str:

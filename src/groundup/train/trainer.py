@@ -204,6 +204,17 @@ def _loop(
                     if recipe.measure.covers("positions"):
                         found |= held_out.positions()
                     recorder.resume()
+                every = recipe.evaluate.every
+                if run.during is not None and (done % every == 0 or done == config.steps):
+                    with setup.averaged_weights(run.optimizer):
+                        line |= run.during.evaluate(
+                            run.model,
+                            run.device,
+                            config.precision,
+                            run.world,
+                            partial(watchdog.beat, step),
+                        )
+                    recorder.resume()
                 recorder.measured(step, found)
                 sinks.measured(step, found)
                 recorder.record(line, tokens, loss=made.loss, grad_norm=made.grad_norm)

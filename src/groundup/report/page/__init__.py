@@ -12,6 +12,7 @@ from groundup._atomic import atomic_write
 from groundup.report import health, heldout, settings, words
 from groundup.report.page import (
     beside,
+    evaluations,
     events,
     gallery,
     parts_table,
@@ -80,6 +81,7 @@ def render(runs: Sequence[Run], *, title: str | None = None, baseline: str | Non
         beside.as_html(group, result),
         _runs(group),
         f'<p class="muted">{escape(variants_table.legend(group, result))}</p>',
+        evaluations.as_html(group),
         events.as_html(group),
         parts_table.as_html(group),
         "<h2>Figures</h2>",

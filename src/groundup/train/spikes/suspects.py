@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from groundup.measure import positions, probing
-from groundup.model import Transformer
+from groundup.model import LanguageModel
 from groundup.train.world import ALONE, World
 
 Rows = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
@@ -29,7 +29,7 @@ class Suspects:
 
     def __init__(
         self,
-        model: Transformer,
+        model: LanguageModel,
         rows: Rows,
         precision: Callable[[], AbstractContextManager[Any]],
         world: World = ALONE,
