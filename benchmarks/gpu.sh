@@ -13,6 +13,8 @@
 #        guard     an update made only if all is finite, against a plain one, at 130M
 #        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
 #        parallel  FSDP2 over NCCL on all GPUs here, with offload and recomputation, against one process
+#        evaluate  evaluated while training and after, in bf16, float32 and on the CPU; exported and
+#                  made to generate (the same; and transformers, safetensors)
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
 # Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
 set -uo pipefail
@@ -106,6 +108,24 @@ part_resume() {
     cmp runs/gpu-resume-{whole,killed}/metrics.jsonl && echo "the same to the bit"
 }
 
+part_evaluate() {
+    needs tyro tomli_w rich tokenizers matplotlib || return
+    local run=runs/gpu-evaluate groundup="limited $PYTHON -m groundup" precision
+    rm -rf $run $run-exported
+    $groundup train quickstart --steps 100 --train.precision bf16 --train.compile True --out $run \
+        --evaluate.every 50 --evaluate.texts docs/derivations.md || return 1
+    for precision in bf16 float32; do
+        $groundup eval $run --text docs/derivations.md --precision $precision \
+            --out "$RESULTS/evaluated_$precision.json" || return 1
+    done
+    $groundup eval $run --text docs/derivations.md --device cpu \
+        --out "$RESULTS/evaluated_cpu.json" || return 1
+    needs transformers safetensors || return 0
+    $groundup export $run $run-exported &&
+    $groundup generate $run --prompt "def " --tokens 60 --greedy &&
+    $groundup generate $run-exported --prompt "def " --tokens 60 --greedy
+}
+
 part_parallel() {
     needs tyro tomli_w rich tokenizers matplotlib || return
     local gpus
@@ -151,7 +171,7 @@ print(torch.cuda.get_device_name())' || return 2
     [ -z "$failed" ]
 }
 
-[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers guard memory demo parallel resume
+[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers guard memory demo evaluate parallel resume
 for part in "$@"; do
     [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done
