@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +259,17 @@ def test_the_table_shows_published_numbers(
     values = [row.split()[-1] for row in rows[:-1]]
     assert values == ["–", "20.50", "–", "–", "0.1250"]
     assert np.unique(values).size == 3
+
+
+def test_two_processes_share_the_work(own: Path, texts: Path, capsys: Any) -> None:
+    asked = [str(own), "--text", str(texts / "code.jsonl"), "--batch", "1"]
+    assert main(["eval", *asked]) == 0
+    printed = capsys.readouterr().out
+    alone = held(own)["results"]
+    shutil.rmtree(own / "evaluations")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "groundup", "eval", *asked, "--device", "cpu"]
+    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout == printed
+    for metric, value in held(own)["results"]["code"].items():
+        assert value == (pytest.approx(alone["code"][metric]) if value else alone["code"][metric])

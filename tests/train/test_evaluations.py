@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 from groundup.evaluate.perplexity import encoded, perplexity
 from groundup.evaluate.scoring import Scorer
+from groundup.report import figure, read_runs
 from groundup.train import Recipe, toml, train
 from groundup.train.evaluating import EvaluateConfig
 from groundup.train.trained import open_trained
-from tests.train.runs import forget_the_end, metrics
+from tests.train.runs import forget_the_end, lines
 
 KEYS = {f"eval/held/{m}perplexity" for m in ("", "word_", "byte_")} | {"eval/held/bits_per_byte"}
 TEXT = "def x ( self ) :\nreturn None\n"
@@ -26,28 +29,47 @@ def evaluated(recipe: Recipe, tmp_path: Path) -> Recipe:
     return replace(recipe, evaluate=EvaluateConfig(every=4, texts=texts))
 
 
+def _evaluations(out: Path) -> dict[int, dict[str, float]]:
+    """By step of measurements.jsonl."""
+    found = {line["step"]: line for line in lines(out, "measurements")}
+    evaluated = {
+        step: {key: value for key, value in line.items() if key.startswith("eval/")}
+        for step, line in found.items()
+    }
+    return {step: values for step, values in evaluated.items() if values}
+
+
 def test_the_numbers_stand_in_the_lines_of_their_updates(evaluated: Recipe, tmp_path: Path) -> None:
     train(evaluated, tmp_path / "run")
-    at = {
-        line["step"]: {k for k in line if k.startswith("eval/")}
-        for line in metrics(tmp_path / "run")
-    }
-    assert {step: names for step, names in at.items() if names} == {3: KEYS, 7: KEYS, 11: KEYS}
+    found = _evaluations(tmp_path / "run")
+    assert {step: values.keys() for step, values in found.items()} == {3: KEYS, 7: KEYS, 11: KEYS}
     trained = open_trained(tmp_path / "run", device="cpu")
     scorer = Scorer(trained.model, torch.device("cpu"), evaluated.data.length)
     by_hand = perplexity(scorer, encoded([TEXT], trained.tokenizer), trained.tokenizer.eos_id)
-    found = metrics(tmp_path / "run")[-1]["eval/held/perplexity"]
-    assert found == pytest.approx(by_hand.numbers()["perplexity"], rel=1e-6)
+    last = found[11]["eval/held/perplexity"]
+    assert last == pytest.approx(by_hand.numbers()["perplexity"], rel=1e-6)
+    (run,) = read_runs([tmp_path / "run"])
+    assert run.measured["eval/held/perplexity"].steps.tolist() == [4, 8, 12]
+    assert "held: bits per byte" in _titles(figure("evaluations", [run]))
+
+
+def _titles(drawn: Any) -> str:
+    return " ".join(text.get_text() for text in drawn.findobj(Text))
 
 
 def test_training_does_not_notice(evaluated: Recipe, recipe: Recipe, tmp_path: Path) -> None:
     train(evaluated, tmp_path / "evaluated")
     train(recipe, tmp_path / "plain")
-    seen = [
-        {key: value for key, value in line.items() if not key.startswith("eval/")}
-        for line in metrics(tmp_path / "evaluated")
-    ]
-    assert seen == metrics(tmp_path / "plain")
+    seen, plain = (tmp_path / run / "metrics.jsonl" for run in ("evaluated", "plain"))
+    assert seen.read_bytes() == plain.read_bytes()
+
+
+def test_a_run_that_goes_on_evaluates_the_same(evaluated: Recipe, tmp_path: Path) -> None:
+    train(evaluated, tmp_path / "run")
+    whole = _evaluations(tmp_path / "run")
+    forget_the_end(tmp_path / "run")
+    train(evaluated, tmp_path / "run")
+    assert _evaluations(tmp_path / "run") == whole
 
 
 def test_it_may_be_asked_for_when_a_run_goes_on(
@@ -56,8 +78,7 @@ def test_it_may_be_asked_for_when_a_run_goes_on(
     train(recipe, tmp_path / "run")
     forget_the_end(tmp_path / "run")
     train(evaluated, tmp_path / "run")
-    assert metrics(tmp_path / "run")[-1].keys() >= KEYS
-    assert not KEYS & metrics(tmp_path / "run")[3].keys()
+    assert list(_evaluations(tmp_path / "run")) == [11]
 
 
 def test_a_recipe_says_it_in_a_table(evaluated: Recipe) -> None:

@@ -42,8 +42,11 @@ class Evaluated:
         return {"run": str(self.folder), **self.head, "results": self.results}
 
 
+Counting = Callable[[str, str], AbstractContextManager[Callable[[int], None]]]
+
+
 @contextmanager
-def show_counts() -> Iterator[Callable[[str, str], AbstractContextManager[Callable[[int], None]]]]:
+def show_counts(shown: bool = True) -> Iterator[Counting]:
     """Lines on standard error that say how much of each evaluation is done: called with what it is
     and a unit, gives what is told how many of those are done while the inner block runs."""
     columns = (
@@ -52,7 +55,7 @@ def show_counts() -> Iterator[Callable[[str, str], AbstractContextManager[Callab
         TextColumn("{task.completed:,} {task.fields[unit]}", justify="right"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True, quiet=not shown)) as progress:
 
         @contextmanager
         def count(what: str, unit: str) -> Iterator[Callable[[int], None]]:

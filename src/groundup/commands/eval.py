@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,10 @@ from groundup.evaluate.kinds import HeldOut, Kind, Lambada, Plain, Tasks, WikiTe
 from groundup.evaluate.perplexity import check_stride
 from groundup.evaluate.subject import check_step, find_subjects, open_subject
 from groundup.evaluate.texts import Texts
+from groundup.train.parallel import start
+from groundup.train.parallel.config import ParallelConfig
 from groundup.train.summary import versions
+from groundup.train.world import World
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Eval:
     """What trained runs are worth: perplexity of any text, of WikiText and of LAMBADA, and the
     benchmarks of LM Evaluation Harness. With nothing asked for: the loss of a run's own held-out
     text. Results are added to RUN/evaluations/step-XXXXXXXX.json.
+
+    Several processes share the work: torchrun --nproc-per-node N -m groundup eval RUN….
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -89,21 +95,25 @@ def main(arguments: list[str]) -> int:
     kinds = _asked(options)
     for kind in kinds:
         kind.check()
+    world = start.join(ParallelConfig(), start.pick_device(options.device))
     evaluated: list[Evaluated] = []
     for folder in folders:
-        evaluated.append(_evaluate(folder, kinds, options, evaluated))
-    print_evaluations(Console(), evaluated)
-    print(", ".join(str(one.path) for one in evaluated[: 1 if options.out else None]))
+        evaluated.append(_evaluate(folder, kinds, options, evaluated, world))
+    if world.main:
+        print_evaluations(Console(), evaluated)
+        print(", ".join(str(one.path) for one in evaluated[: 1 if options.out else None]))
     return 0
 
 
-def _evaluate(folder: Path, kinds: list[Kind], options: Eval, before: list[Evaluated]) -> Evaluated:
+def _evaluate(
+    folder: Path, kinds: list[Kind], options: Eval, before: list[Evaluated], world: World
+) -> Evaluated:
     """All that was asked for, of one model; each result is written as soon as it is there."""
-    subject = open_subject(folder, options.step, options.device)
+    subject = world.together(lambda: open_subject(folder, options.step, options.device))
     path = options.out or results.path_of(folder, subject.step)
     if options.out is None:
         results.read(path)  # what is damaged is refused before hours are spent
-    scorer = subject.scorer(options.length, options.batch, options.precision)
+    scorer = subject.scorer(options.length, options.batch, options.precision, world)
     check_stride(options.stride, scorer.length)
     settings = {
         "length": scorer.length,
@@ -112,7 +122,7 @@ def _evaluate(folder: Path, kinds: list[Kind], options: Eval, before: list[Evalu
     }
     head = {"step": subject.step, "tokens": subject.tokens, "versions": versions()}
     made = Evaluated(path, folder, head, subject.recipe, {})
-    with show_counts() as counts:
+    with show_counts(world.main) as counts:
         for kind in kinds:
             place = "/".join(folder.parts[-2:])
             with counts(f"{place}: {kind.name}", kind.unit) as advance:
@@ -121,9 +131,10 @@ def _evaluate(folder: Path, kinds: list[Kind], options: Eval, before: list[Evalu
             for name, result in found.items():
                 made.results[results.distinct(name, result, made.results)] = result
             if options.out is None:
-                results.add(path, head, found)
+                world.on_main(partial(results.add, path, head, found))
             else:
-                results.write(path, {"runs": [one.whole() for one in (*before, made)]})
+                whole = {"runs": [one.whole() for one in (*before, made)]}
+                world.on_main(partial(results.write, path, whole))
     return made
 
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ from groundup.evaluate.texts import Texts
 from groundup.evaluate.wikitext import pages_encoded
 from groundup.train.evaluating import EvaluateConfig
 from groundup.train.world import ALONE, World
+
+if TYPE_CHECKING:
+    from groundup.evaluate.harness.running import Prepared
 
 __all__ = ["During"]
 
@@ -59,7 +63,7 @@ class During:
             except ImportError as error:
                 raise ValueError(f"tasks={config.tasks!r}: {error}") from error
             tasks.rehearse()
-            parts.append(tasks.evaluate)
+            parts.append(partial(_asked_for, tasks, config.tasks))
         return cls(length, batch, parts)
 
     def evaluate(
@@ -88,6 +92,12 @@ class During:
             for metric, value in metrics.items()
             if metric in _METRICS and value is not None
         }
+
+
+def _asked_for(tasks: Prepared, names: Sequence[str], scorer: Scorer) -> dict[str, dict[str, Any]]:
+    """Of a group its own numbers, and not those of its many tasks."""
+    found = tasks.evaluate(scorer)
+    return {name: found[name] for name in names}
 
 
 # What is worth a curve; counts and settings stay the same.

@@ -243,9 +243,6 @@ def open_speaker(place: Path, step: int | None = None, device: str = "auto") -> 
 def _of_run(folder: Path, step: int | None, device: str) -> Speaker:
     trained = open_trained(folder, step, device)
     model: Any = trained.model
-    try:
-        model = as_hugging_face(model, trained.alphas) if isinstance(model, Transformer) else model
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    model = as_hugging_face(model, trained.alphas) if isinstance(model, Transformer) else model
     model = getattr(model, "inner", model)  # what trains one of transformers wraps it
     return Speaker(model, trained.tokenizer, trained.tokenizer.eos_id, trained.recipe.data.length)

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from groundup.data import Tokenizer
 from groundup.evaluate.scoring import Scorer
+from groundup.model.library import quiet
 from groundup.report.runs import find_runs
 from groundup.train.checkpoint import steps_in
 from groundup.train.parallel.start import pick_device
 from groundup.train.recipe import Recipe
 from groundup.train.trained import open_trained
+from groundup.train.world import ALONE, World
 
 __all__ = ["Subject", "check_step", "find_subjects", "open_subject"]
 
@@ -55,10 +57,14 @@ class Subject:
     recipe: Recipe | None
 
     def scorer(
-        self, length: int | None = None, batch: int = 16, precision: str | None = None
+        self,
+        length: int | None = None,
+        batch: int = 16,
+        precision: str | None = None,
+        world: World = ALONE,
     ) -> Scorer:
         """What reads `length` tokens at once, in float32 on a CPU and as in training on a GPU,
-        unless said otherwise.
+        unless said otherwise; `world` shares the work.
 
         Raises:
             ValueError: if the model cannot read so many.
@@ -70,7 +76,7 @@ class Subject:
                 "at once"
             )
         own = "float32" if self.device.type == "cpu" else self.precision
-        return Scorer(self.model, self.device, length, batch, precision or own)
+        return Scorer(self.model, self.device, length, batch, precision or own, world)
 
 
 def find_subjects(place: Path) -> list[Path]:
@@ -150,7 +156,8 @@ def _open_hugging_face(folder: Path, step: int | None, device: str) -> Subject:
         ) from error
     auto: Any = transformers.AutoModelForCausalLM
     where = pick_device(device)
-    model = auto.from_pretrained(folder, dtype=torch.float32).to(where).eval()
+    with quiet():
+        model = auto.from_pretrained(folder, dtype=torch.float32).to(where).eval()
     words: Any = transformers.AutoTokenizer.from_pretrained(folder)
     backend = getattr(words, "backend_tokenizer", None)
     if backend is None or words.eos_token is None:

@@ -17,8 +17,7 @@ def transformers() -> Any:
         import transformers
     except ModuleNotFoundError as error:
         raise ValueError(
-            "model.hf and model.weights need the package transformers: "
-            "pip install 'groundup[export]'"
+            "models of Hugging Face need the package transformers: pip install 'groundup[export]'"
         ) from error
     return transformers
 

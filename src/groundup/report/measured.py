@@ -48,7 +48,7 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> dict[str, Measured]:
         for key, value in row.items():
             if key != "step" and _is_numeric(value):
                 # An evaluation stands in the line of the update it followed.
-                late, name = key.startswith("eval_"), key.removeprefix("eval_")
+                late, name = key.startswith(("eval_", "eval/")), key.removeprefix("eval_")
                 found.setdefault(name, []).append((row["step"] + late, value))
     return {name: _stacked(points) for name, points in found.items()}
 

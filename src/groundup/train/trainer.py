@@ -207,7 +207,7 @@ def _loop(
                 every = recipe.evaluate.every
                 if run.during is not None and (done % every == 0 or done == config.steps):
                     with setup.averaged_weights(run.optimizer):
-                        line |= run.during.evaluate(
+                        found |= run.during.evaluate(
                             run.model,
                             run.device,
                             config.precision,

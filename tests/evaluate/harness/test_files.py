@@ -84,6 +84,7 @@ def test_files_by_task(tmp_path: Path) -> None:
         ("a.jsonl.gz", gzip.compress(LINES)),
         ("a.jsonl.xz", lzma.compress(LINES)),
     ],
+    ids=["json", "lines", "byte-order-mark", "bz2", "gz", "xz"],
 )
 def test_rows_are_read(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from groundup._atomic import atomic_write
 from groundup._check import unknown
 from groundup.report import style
-from groundup.report.figures import alpha, captions, ends, maps, positions, training, updates
+from groundup.report.figures import (
+    alpha,
+    captions,
+    ends,
+    evaluations,
+    maps,
+    positions,
+    training,
+    updates,
+)
 from groundup.report.figures._base import NothingToShow
 from groundup.report.runs import Run, find_runs, read_runs
 from groundup.report.table import Study, study
@@ -58,6 +67,9 @@ FIGURES: dict[str, Spec] = {
         captions.warmup_length,
     ),
     "sweep": Spec("Loss against what was varied", ends.draw_sweep, captions.sweep),
+    "evaluations": Spec(
+        "Evaluations while training", evaluations.draw_evaluations, captions.evaluations
+    ),
     "positions": Spec("Loss by position", positions.draw_positions, captions.positions),
     "alpha": Spec("Residual warmup: α of each layer", alpha.draw_alpha, captions.alpha),
     "rate": Spec("Learning rate", training.draw_rate, captions.rate),

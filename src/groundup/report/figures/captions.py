@@ -15,6 +15,7 @@ __all__ = [
     "branches",
     "depth_perplexity",
     "depth_spikes",
+    "evaluations",
     "gap",
     "grad_norm",
     "gradients",
@@ -46,6 +47,14 @@ def loss(group: Study) -> str:
     return (
         f"Look at {look}: training loss{_averaged(group)}{raw}, "
         f"markers are the evaluation loss{_seeds(group)}; the steep beginning leaves the scale."
+    )
+
+
+def evaluations(group: Study) -> str:
+    """The evaluations on the way."""
+    return (
+        "Look at when the lines part, and whether all panels agree: what [evaluate] asked for, "
+        f"each at the update it followed{_seeds(group)}. Accuracies near chance say nothing yet."
     )
 
 

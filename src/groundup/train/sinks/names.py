@@ -20,7 +20,7 @@ _METRICS = {
 
 def updated(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> Scalars:
     """Of the two lines of an update: train/loss, eval/loss, schedule/rate, speed/seconds, …"""
-    named = ((_METRICS.get(key) or _named(key), value) for key, value in metrics.items())
+    named = ((_METRICS.get(key, f"train/{key}"), value) for key, value in metrics.items())
     timed = ((f"speed/{key}", value) for key, value in timing.items())
     return {
         key: float(value)
@@ -34,14 +34,6 @@ def measured(found: Mapping[str, Any]) -> Scalars:
     stream_norm/layer_01 the shallowest, or for each range of positions, loss/position_00-15.
     Sketches are no numbers."""
     return {key: float(value) for key, value in _flat(found) if _finite(value)}
-
-
-def _named(key: str) -> str:
-    """What is evaluated stands together: eval/piqa/acc, and eval/loss/web of a mixture's part."""
-    part = key.removeprefix("eval_loss/")
-    if part != key:
-        return f"eval/loss/{part}"
-    return key if key.startswith("eval/") else f"train/{key}"
 
 
 def _flat(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
