@@ -113,7 +113,7 @@ def test_the_card_says_what_the_run_says(trained: Trained, tmp_path: Path, warmi
         "| tokens | 768 |",
         f"| held-out text, in training | loss, nats per token | {loss:.4f} |",
         "| prose | perplexity | 12.3457 |",
-        "| piqa, first 7 | acc | 0.2500 ± 0.0400 |",
+        "| piqa (first 7) | acc | 0.2500 ± 0.0400 |",
         f"| source | {Path(trained.recipe.data.source).name} |",
         'AutoModelForCausalLM.from_pretrained("out")',
         "`<|endoftext|>`",

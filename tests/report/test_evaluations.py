@@ -46,7 +46,7 @@ def test_a_stream_of_wikitext_has_no_published_counterpart() -> None:
 
 def test_the_page_shows_the_newest(tmp_path: Path) -> None:
     run = make_run(tmp_path / "baseline")
-    assert "Evaluations" not in render(read_runs([run]))
+    assert "<h2>Evaluations</h2>" not in render(read_runs([run]))
     _evaluated(run, 50, {"piqa": {**PIQA, "acc": 0.1234}})
     _evaluated(run, 100, {"piqa": PIQA, "<b>": {**WIKI, "perplexity": None}})
     page = render(read_runs([run]))

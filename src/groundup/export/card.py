@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.evaluate import results
 from groundup.model.transformer import Transformer
+from groundup.report import evaluations
 from groundup.train import records, toml
 from groundup.train.recipe import Recipe
 from groundup.train.summary import versions
@@ -239,14 +240,11 @@ def _held_out(trained: Trained) -> Iterator[tuple[str, str, str]]:
 
 def _evaluated(trained: Trained) -> Iterator[tuple[str, str, str]]:
     """What `groundup eval` found at the exported step: its numbers that are not counts."""
-    found = results.read(results.path_of(trained.folder, trained.step))["results"]
-    for name, result in found.items():
-        limit = f", first {result['limit']}" if result.get("limit") else ""
-        for metric, value in result.items():
-            if isinstance(value, float) and not metric.endswith("_stderr"):
-                error = result.get(f"{metric}_stderr")
-                more = f" ± {error:.4f}" if isinstance(error, float) else ""
-                yield f"{name}{limit}", metric, f"{value:.4f}{more}"
+    found = evaluations.read(results.path_of(trained.folder, trained.step))["results"]
+    for name, metric in evaluations.shown(found):
+        error = found[name].get(f"{metric}_stderr")
+        more = f" ± {error:.4f}" if isinstance(error, float) else ""
+        yield evaluations.called(name, found[name]), metric, f"{found[name][metric]:.4f}{more}"
 
 
 # ---------------------------------------------------------------------- paths

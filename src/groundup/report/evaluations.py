@@ -12,7 +12,7 @@ from groundup._json import parse
 from groundup.report.published.benchmarks import AVERAGE, Column, average
 from groundup.report.words import number
 
-__all__ = ["FOLDER", "Entry", "Result", "Table", "newest", "read", "table"]
+__all__ = ["FOLDER", "Entry", "Result", "Table", "called", "newest", "read", "shown", "table"]
 
 FOLDER = "evaluations"
 """The folder in a run's folder that holds them."""
@@ -98,7 +98,7 @@ def newest(run: Path) -> dict[str, Any] | None:
 def table(entries: Sequence[Entry]) -> Table:
     """A row per number, a column per model; then the published models that share a row with them,
     and the average of the paper's ten tasks where all are there."""
-    known = dict.fromkeys(row for entry in entries for row in _numbers(entry.results))
+    known = dict.fromkeys(row for entry in entries for row in shown(entry.results))
     keys = {row: _key(_first(entries, row[0]), *row) for row in known}
     beside = {c.heading: c.values for entry in entries for c in entry.published}
     beside = {h: values for h, values in beside.items() if values.keys() & set(keys.values())}
@@ -108,7 +108,8 @@ def table(entries: Sequence[Entry]) -> Table:
         cells += [values.get(keys[name, metric]) for values in beside.values()]
         digits = _SHOWN[_first(entries, name)["what"]][metric]
         label = _WORDS.get(metric, metric.replace("_", " "))
-        rows.append((name, label, [number(cell, digits) for cell in cells]))
+        said = called(name, _first(entries, name))
+        rows.append((said, label, [number(cell, digits) for cell in cells]))
     averages = [average(_values(entry.results)) for entry in entries]
     if any(found is not None for found in averages):
         averages += [values.get(AVERAGE) for values in beside.values()]
@@ -116,17 +117,23 @@ def table(entries: Sequence[Entry]) -> Table:
     return Table([entry.heading for entry in entries] + list(beside), rows)
 
 
-def _numbers(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
-    """Names and metrics that there is a number of."""
+def shown(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
+    """Name and metric of each number that is worth a row."""
     for name, result in results.items():
         for metric in _SHOWN[result["what"]]:
             if is_number(result.get(metric)):
                 yield name, metric
 
 
+def called(name: str, result: Result) -> str:
+    """The name, and how little was read if not all was."""
+    limit = result.get("limit")
+    return name if limit is None else f"{name} (first {limit})"
+
+
 def _values(results: Mapping[str, Result]) -> dict[str, float]:
     """By NAME/METRIC, as published numbers are called."""
-    return {f"{name}/{metric}": results[name][metric] for name, metric in _numbers(results)}
+    return {f"{name}/{metric}": results[name][metric] for name, metric in shown(results)}
 
 
 def _key(result: Result, name: str, metric: str) -> str:
