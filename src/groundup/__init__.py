@@ -22,7 +22,19 @@ __version__ = "0.1.0"
 
 _MODULES = {
     name: f"groundup.{name}"
-    for name in ("data", "measure", "model", "optim", "report", "residual", "schedules", "train")
+    for name in (
+        "data",
+        "evaluate",
+        "export",
+        "hf",
+        "measure",
+        "model",
+        "optim",
+        "report",
+        "residual",
+        "schedules",
+        "train",
+    )
 } | {"rate": "groundup.optim.rate"}
 _NAMES = {
     "Warmup": "groundup.residual",

@@ -19,7 +19,7 @@ from groundup.cli import main
 from groundup.commands._options import parse
 from groundup.commands.train import Train
 from groundup.data import TokenFile, prepare, prepare_all
-from groundup.model import Transformer, initialize, resolved
+from groundup.model import ModelConfig, Transformer, initialize, resolved
 from groundup.model.hugging_face import HuggingFace
 from groundup.train import Recipe, ResidualConfig, recipe_file, train
 from groundup.train import run as runs
@@ -284,6 +284,19 @@ def test_layers_that_are_not_known_are_not_measured_and_it_is_said(
     assert "update_norm" in lines(out, "measurements")[0]
     with pytest.raises(ValueError, match="no residual branches are known"):
         train(small, tmp_path / "warmed")
+    ends = ("transformer.h.{l}.attn.out_proj", "inner.transformer.h.{l}.mlp.fc_out")
+    known = replace(small.model, branches=ends)
+    train(replace(small, model=known), tmp_path / "known")
+    stream = lines(tmp_path / "known", "measurements")[0]["stream_norm/layers"]
+    assert len(stream) == 3
+    again = open_trained(tmp_path / "known", step=8, device="cpu")
+    assert again.recipe.model.branches == known.branches
+    assert again.warmup is not None
+
+
+def test_branches_are_of_models_that_are_not_ours() -> None:
+    with pytest.raises(ValueError, match=r"branches=\('a',\) would be ignored"):
+        ModelConfig(branches=("a",))
 
 
 # ---------------------------------------------------------------------- commands

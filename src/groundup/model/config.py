@@ -90,6 +90,10 @@ class ModelConfig:
     hf_config: dict[str, Any] = field(default_factory=dict, hash=False)
     """The configuration of transformers, model_type among its keys; the sizes above follow it."""
 
+    branches: tuple[str, ...] = ()
+    """Of a model of transformers that groundup does not know, what ends its residual branches:
+    names of modules with {l} for the layer, such as "model.layers.{l}.mlp.down_proj"."""
+
     weights: str | None = None
     """Start from the weights of a Hugging Face checkpoint, a folder or a name on the Hub, instead
     of from scratch; with hf or without."""
@@ -109,6 +113,7 @@ class ModelConfig:
             if (said := contradiction(self.hf_config, sizes)) is not None:
                 raise ValueError(said)
             return
+        self._refuse_ignored(("branches",), "our own decoder knows its branches")
         if self.weights is not None:
             self._refuse_ignored(_STARTS, f"weights={self.weights!r} decides it")
         self._check_decoder()

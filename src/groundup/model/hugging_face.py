@@ -65,6 +65,13 @@ class HuggingFace(nn.Module):
         return found
 
     @property
+    def residual_branches(self) -> list[str] | None:
+        """The branches that the recipe names; None leaves it to what is known of the class."""
+        # As transformers calls them, or as a message about this model does.
+        names = (pattern.removeprefix("inner.") for pattern in self.config.branches)
+        return [f"inner.{name}" for name in names] or None
+
+    @property
     def embedding(self) -> nn.Module:
         """The input embedding."""
         return self.inner.get_input_embeddings()

@@ -1,5 +1,6 @@
 """Training: a recipe, a folder, a loop."""
 
+from groundup.train.evaluating import EvaluateConfig
 from groundup.train.recipe import (
     MeasureConfig,
     OptimizerConfig,
@@ -10,9 +11,11 @@ from groundup.train.recipe import (
 )
 from groundup.train.signals import Interrupted
 from groundup.train.spikes.config import SpikesConfig
+from groundup.train.trained import Trained, open_trained
 from groundup.train.trainer import TrainingStopped, train
 
 __all__ = [
+    "EvaluateConfig",
     "Interrupted",
     "MeasureConfig",
     "OptimizerConfig",
@@ -21,6 +24,8 @@ __all__ = [
     "ResidualConfig",
     "SpikesConfig",
     "TrainConfig",
+    "Trained",
     "TrainingStopped",
+    "open_trained",
     "train",
 ]
