@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import random
 import shutil
@@ -102,7 +103,8 @@ def start(source: Path, folder: Path) -> subprocess.Popen[str]:
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for path in folder.glob("*/parts-*/*.json"):
+    # Not Path.glob, for which a folder that is removed meanwhile is an error.
+    for path in map(Path, glob.glob(str(folder / "*/parts-*/*.json"))):
         try:
             state = path.stat()
         except FileNotFoundError:
