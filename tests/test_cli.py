@@ -15,7 +15,7 @@ import groundup
 from groundup.cli import COMMANDS, main
 from groundup.commands._options import parse, recipe_named
 from groundup.commands.train import Train
-from groundup.train import ResidualConfig
+from groundup.train import ResidualConfig, recipe_file
 
 
 def test_help_lists_every_command(capsys) -> None:
@@ -99,6 +99,22 @@ def test_a_length_given_replaces_the_recipes(arguments: list[str], expected) -> 
     recipe = named.recipe
     recipe = dataclasses.replace(recipe, residual=ResidualConfig("linear", fraction=0.24))
     assert parse(Train(recipe), "train", rest).recipe.residual == expected
+
+
+@pytest.mark.parametrize("command", [["plan"], ["schedule", "table"], ["train"]])
+def test_the_variants_of_a_recipe(command: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*command, "quickstart-post-ln", "--variant", "list"])
+    assert left.value.code == 0
+    file = recipe_file.read(recipe_file.find("quickstart-post-ln"))
+    names = [change["name"] for change in file.changes]
+    assert len(names) > 1
+    assert capsys.readouterr().out.splitlines() == names
+
+
+def test_a_variant_that_is_looked_at_is_named(capsys) -> None:
+    assert main(["schedule", "table", "c4-130m", "--variant", "lns"]) == 0
+    assert capsys.readouterr().out.startswith("c4-130m, variant lns: ")
 
 
 def test_version_and_module() -> None:
@@ -186,3 +202,12 @@ def test_a_field_that_is_a_truth_or_a_word(said: str, value: object) -> None:
     found = parse(Train(Recipe()), "train RECIPE", ["--model.qk-norm", said]).recipe
     assert found.model.qk_norm is value or found.model.qk_norm == "width" == value
     assert toml.build(tomllib.loads(toml.dumps(found))) == found
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not Linux")
+def test_a_full_disk_is_said_in_one_line() -> None:
+    command = [sys.executable, "-m", "groundup", "--version"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "groundup: [Errno 28] No space left on device\n"

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         faulthandler.enable()  # a mapped file that is cut ends the process: say at least where
     _print_anything()
+    code = 0
     try:
         try:
             code = _main(list(sys.argv[1:] if argv is None else argv))
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(end="", flush=True)  # the interpreter would, at its end, and tell if that fails
     except BrokenPipeError as error:
         code = 141 if _silenced() else _fail(str(error))
+    except OSError as error:  # nothing more can be printed: a full disk
+        _nowhere(1)
+        code = code or _fail(str(error))
     if argv is None and (start := sys.modules.get("groundup.train.parallel.start")):
         start.leave(code)
     return code
@@ -113,10 +117,14 @@ def _silenced() -> bool:
         if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
             broken.append(descriptor)
     for descriptor in broken:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        _nowhere(descriptor)
     return bool(broken)
+
+
+def _nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _fail(message: str, code: int = 2) -> int:

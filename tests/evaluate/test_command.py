@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -10,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -38,6 +38,7 @@ def texts(tmp_path: Path) -> Path:
     (folder / "lambada.jsonl").write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in PASSAGES)
     )
+    (folder / "bad.txt").write_bytes(b"\xff\xfe")
     return folder
 
 
@@ -89,6 +90,7 @@ def test_text_wikitext_and_lambada(own: Path, texts: Path, capsys: Any) -> None:
     assert found["code"]["precision"] == "float32"
     assert (found["code"]["documents"], found["code"]["words"]) == (2, 9)
     assert found["wiki.test-2"]["documents"] == 3
+    assert found["wiki.test-2"]["unk"] == WIKITEXT.count("<unk>") > 0
     assert found["lambada"]["passages"] == len(PASSAGES)
     printed = capsys.readouterr().out
     for name, metric in [("code", "bits_per_byte"), ("wiki.test-2", "bits_per_byte")]:
@@ -105,10 +107,11 @@ def test_text_wikitext_and_lambada(own: Path, texts: Path, capsys: Any) -> None:
 
     assert main(["eval", str(own), "--text", code, "--stride", "4", "--limit", "1"]) == 0
     merged = held(own)["results"]
-    assert list(merged) == list(found)
-    assert merged["wiki.test"] == found["wiki.test"]
-    assert (merged["code"]["stride"], merged["code"]["limit"]) == (4, 1)
-    assert merged["code"]["documents"] == 1
+    assert {name: merged[name] for name in found} == found
+    other = merged["code-2"]
+    assert (other["name"], other["stride"], other["limit"]) == ("code", 4, 1)
+    assert other["documents"] == 1
+    assert "code (first 1)" in capsys.readouterr().out
 
 
 def test_several_runs_beside_each_other(own: Path, texts: Path, tmp_path: Path, capsys) -> None:
@@ -203,6 +206,10 @@ REFUSED = {
     "no such step": (["{run}", "--step", "9"], "step=9 is not valid"),
     "no such file": (["{run}", "--text", "nowhere.txt"], "text='nowhere.txt' is not valid"),
     "no WikiText": (["{run}", "--wikitext", "{texts}/code.jsonl"], "must be a file of plain text"),
+    "a second text that is none": (
+        ["{run}", "--text", "{texts}/code.jsonl", "{texts}/bad.txt"],
+        "bad.txt",
+    ),
     "no such field": (
         ["{run}", "--text", "{texts}/code.jsonl", "--text-field", "body"],
         "no text_field 'body'",
@@ -252,13 +259,63 @@ def test_the_table_shows_published_numbers(
     monkeypatch.setattr(_evaluated, "columns", lambda recipe: [column, other])
     wiki, lambada = str(texts / "wiki.test.tokens"), str(texts / "lambada.jsonl")
     assert main(["eval", str(own), "--wikitext", wiki, "--lambada", lambada]) == 0
-    heading, *rows = capsys.readouterr().out.splitlines()
+    assert "Table 9" not in capsys.readouterr().out  # of other pages and passages than these
+    whole = {"lambada_openai": len(PASSAGES), "wikitext": 3}
+    monkeypatch.setattr(benchmarks, "ROWS", whole)
+    raw = texts / "wiki.test.raw"
+    raw.write_text(WIKITEXT.replace("<unk>", "word"))
+    assert main(["eval", str(own), "--wikitext", str(raw), "--lambada", lambada]) == 0
+    heading, *rows, note, _ = capsys.readouterr().out.splitlines()
     assert heading.rstrip().endswith("Table 9")
-    ends = {tuple(row.split()[:-1][:3]): row.split()[-1] for row in rows[:-1]}
+    assert note == benchmarks.NOTE
+    ends = {tuple(row.split()[:-1][:3]): row.split()[-1] for row in rows}
     assert ends[("lambada", "accuracy", "0.0000")] == "0.1250"
-    values = [row.split()[-1] for row in rows[:-1]]
+    values = [row.split()[-1] for row in rows]
     assert values == ["–", "20.50", "–", "–", "0.1250"]
-    assert np.unique(values).size == 3
+
+
+def test_the_table_of_many_models_fits_the_terminal() -> None:
+    from rich.console import Console
+
+    from groundup.commands._evaluated import Evaluated, print_evaluations
+
+    task = {"what": "task", "acc": 0.5142, "acc_stderr": 0.0117, "n": 1838, "shots": 0}
+    runs = [Path(f"runs/some-long-name-{n}/seed-0") for n in range(8)]
+    for width in (80, 60, 20):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True)
+        print_evaluations(
+            console, [Evaluated(run, run, {"step": 100}, None, {"piqa": task}) for run in runs]
+        )
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        printed = "\n".join(lines)
+        assert "…" not in printed
+        assert printed.count("0.5142 ± 0.0117") == 8
+        for number in range(8):
+            assert f"some-long-name-{number}" in printed
+        if width > 20:
+            assert max(map(len, (line.rstrip() for line in lines))) <= width
+
+
+def test_a_length_beyond_that_of_training_is_noted_once(
+    own: Path, texts: Path, capsys: Any
+) -> None:
+    shutil.copytree(own, own.parent / "other")
+    asked = [str(own.parent), "--text", str(texts / "code.jsonl")]
+    assert main(["eval", *asked, "--length", "20"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("note:") == said.count("(16 tokens)") == 1
+    assert main(["eval", *asked, "--length", "16"]) == 0
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_what_is_limited_does_not_replace_the_whole(own: Path, texts: Path, capsys: Any) -> None:
+    asked = ["eval", str(own), "--text", str(texts / "code.jsonl")]
+    for more in ([], ["--limit", "1"], ["--length", "8"], ["--precision", "bf16"], []):
+        assert main([*asked, *more]) == 0
+    found = held(own)["results"]
+    assert list(found) == ["code", "code-2", "code-3", "code-4"]
+    assert {result["name"] for result in found.values()} == {"code"}
+    assert [result["documents"] for result in found.values()] == [2, 1, 2, 2]
 
 
 def test_two_processes_share_the_work(own: Path, texts: Path, capsys: Any) -> None:

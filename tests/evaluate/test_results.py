@@ -45,6 +45,38 @@ def test_one_name_of_two_origins_is_told_apart(tmp_path: Path) -> None:
     )
 
 
+FULL = {
+    "name": "piqa", "what": "task", "source": None, "file": "piqa.jsonl", "form": None,
+    "limit": None, "shots": 0, "stride": None, "stream": None, "length": 128,
+    "precision": "float32", "acc": 0.5, "n": 1838,
+}  # fmt: skip
+OTHERS = {
+    "name": "boolq", "what": "text", "source": "a.txt", "file": "other.jsonl", "form": "converted",
+    "limit": 5, "shots": 3, "stride": 64, "stream": True, "length": 64, "precision": "bf16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", sorted(OTHERS))
+def test_only_the_very_same_evaluation_is_replaced(tmp_path: Path, field: str) -> None:
+    path = results.path_of(tmp_path, 7)
+    results.add(path, HEAD, {"piqa": FULL})
+    other = {**FULL, field: OTHERS[field], "acc": 0.25}
+    results.add(path, HEAD, {other["name"]: other})
+    again = {**FULL, "acc": 0.75, "n": 1838}
+    found = results.add(path, HEAD, {"piqa": again})["results"]
+    assert found == {"piqa": again, "boolq" if field == "name" else "piqa-2": other}
+    assert results.add(path, HEAD, {other["name"]: other})["results"] == found
+
+
+def test_results_of_a_version_that_stored_no_name_are_replaced(tmp_path: Path) -> None:
+    old = [{"what": "text", "source": source, "limit": None} for source in ("a/x.txt", "b/x.txt")]
+    results.write(path := tmp_path / "old.json", {"results": {"x": old[0], "x-2": old[1]}})
+    new = [{**result, "name": "x", "perplexity": 3.0} for result in old]
+    for result in reversed(new):
+        found = results.add(path, HEAD, {"x": result})["results"]
+    assert found == {"x": new[0], "x-2": new[1]}
+
+
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     results.write(path, {"a": [math.nan, {"b": -math.inf}], "c": (1.5, 2, True, None, "x")})

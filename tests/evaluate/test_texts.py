@@ -55,6 +55,19 @@ def test_every_kind_of_source(sources: dict[str, str], tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_files_of_wikitext_by_their_own_name(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("wiki.test.raw.gz" if packed else "wiki.test.raw")
+    with gzip.open(path, "wt") if packed else path.open("w") as file:
+        file.write("some words")
+    texts = Texts.find(str(path), "wikitext")
+    assert (texts.name, list(texts.whole())) == ("wiki.test", ["some words"])
+    with pytest.raises(DataError, match=r"wikitext='nowhere.raw' is not valid"):
+        Texts.find("nowhere.raw", "wikitext")
+    with pytest.raises(DataError, match="holds no text"):
+        Texts.find(str(tmp_path), "text")
+
+
 def test_a_long_text_is_cut_into_sections(tmp_path: Path) -> None:
     lines = [f"{number:07d}" * 8 + "\n" for number in range(20_000)]
     path = tmp_path / "long.txt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -39,7 +40,27 @@ def test_an_earlier_step_in_another_dtype(warming: Path, tmp_path: Path, capsys)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     assert main([*options, "--device=cpu"]) == 2
     assert "holds an export already" in capsys.readouterr().err
+    (tmp_path / "out" / "evaluations").mkdir()
+    (tmp_path / "out" / "evaluations" / "model.json").write_text("{}")
+    capsys.readouterr()
     assert main([*options, "--device=cpu", "--overwrite"]) == 0
+    assert "\nRemoved with the earlier export: evaluations.\n" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "evaluations").exists()
+    short = ["export", str(warming), out, "--step", "2", "--dtype", "bf16", "--device=cpu"]
+    assert main([*short, "--overwrite"]) == 0
+    again = capsys.readouterr().out
+    assert "parameters, bfloat16" in again
+    assert "Removed" not in again
+
+
+def test_the_one_run_below_a_folder(warming: Path, tmp_path: Path, capsys) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(warming, runs / "a" / "seed-0")
+    assert main(["export", str(runs), str(tmp_path / "out"), "--device=cpu"]) == 0
+    assert (tmp_path / "out" / "config.json").is_file()
+    shutil.copytree(warming, runs / "b")
+    assert main(["export", str(runs), str(tmp_path / "other"), "--device=cpu"]) == 2
+    assert f"holds several runs, say which: {runs}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

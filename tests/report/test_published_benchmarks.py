@@ -16,7 +16,7 @@ def _columns(placement: str, init: str) -> dict[str, dict[str, float]]:
 
 def test_numbers_of_the_paper() -> None:
     found = _columns("pre", "normal")
-    assert list(found) == ["1.3B Pre-LN (published)", "1.3B Pre-LN + ProRes (published)"]
+    assert list(found) == ["Pre-LN, 1.3B, published", "Pre-LN + ProRes, 1.3B, published"]
     without, warmed = found.values()
     assert without["piqa/acc_norm"] == pytest.approx(0.7285)
     assert warmed["hellaswag/acc_norm"] == pytest.approx(0.5639)
@@ -27,7 +27,7 @@ def test_numbers_of_the_paper() -> None:
     )
     assert warmed["lambada/perplexity"] == 15.05
     assert warmed["lambada/acc"] == warmed["lambada_openai/acc"] == pytest.approx(0.4271)
-    post = _columns("post", "normal")["1.3B Post-LN + ProRes (published)"]
+    post = _columns("post", "normal")["Post-LN + ProRes, 1.3B, published"]
     assert post["race/acc"] == pytest.approx(0.3177)
 
 
@@ -43,3 +43,10 @@ def test_the_published_average_is_that_of_the_ten(placement: str, init: str) -> 
 def test_other_models_have_none() -> None:
     assert _columns("output", "normal") == {}
     assert benchmarks.average({"piqa/acc_norm": 0.5}) is None
+
+
+def test_every_task_of_the_paper_has_its_rows() -> None:
+    tasks = {
+        key.split("/")[0] for key in (*benchmarks.TABLE_3.values(), *benchmarks.TABLE_4.values())
+    }
+    assert tasks == set(benchmarks.ROWS)

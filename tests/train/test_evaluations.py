@@ -10,11 +10,13 @@ import pytest
 import torch
 from matplotlib.text import Text
 
+from groundup.evaluate.during import During
 from groundup.evaluate.perplexity import encoded, perplexity
 from groundup.evaluate.scoring import Scorer
 from groundup.report import figure, read_runs
 from groundup.train import Recipe, toml, train
 from groundup.train.evaluating import EvaluateConfig
+from groundup.train.progress import Silent
 from groundup.train.trained import open_trained
 from tests.train.runs import forget_the_end, lines
 
@@ -40,17 +42,47 @@ def _evaluations(out: Path) -> dict[int, dict[str, float]]:
 
 
 def test_the_numbers_stand_in_the_lines_of_their_updates(evaluated: Recipe, tmp_path: Path) -> None:
-    train(evaluated, tmp_path / "run")
+    watch = Notes()
+    train(evaluated, tmp_path / "run", watch)
     found = _evaluations(tmp_path / "run")
     assert {step: values.keys() for step, values in found.items()} == {3: KEYS, 7: KEYS, 11: KEYS}
     trained = open_trained(tmp_path / "run", device="cpu")
     scorer = Scorer(trained.model, torch.device("cpu"), evaluated.data.length)
     by_hand = perplexity(scorer, encoded([TEXT], trained.tokenizer), trained.tokenizer.eos_id)
     last = found[11]["eval/held/perplexity"]
+    bits = [found[step]["eval/held/bits_per_byte"] for step in (3, 7, 11)]
+    said = [note for note in watch.said if "bits per byte" in note]
+    expected = zip((4, 8, 12), bits, strict=True)
+    assert said == [f"after {n} updates: held {b:.3f} bits per byte" for n, b in expected]
     assert last == pytest.approx(by_hand.numbers()["perplexity"], rel=1e-6)
     (run,) = read_runs([tmp_path / "run"])
     assert run.measured["eval/held/perplexity"].steps.tolist() == [4, 8, 12]
     assert "held: bits per byte" in _titles(figure("evaluations", [run]))
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_one_number_of_each_is_said() -> None:
+    numbers = {"b/acc_norm": 0.5, "b/acc": 0.25, "a/perplexity": 9.0, "a/acc": 0.125, "c/f1": 1.0}
+    found = During.said({f"eval/{name}": value for name, value in numbers.items()})
+    assert found == "b 0.250 acc, a 0.125 acc, c 1.000 f1"
+
+
+def test_a_run_that_has_finished_says_what_to_do(
+    evaluated: Recipe, recipe: Recipe, tmp_path: Path
+) -> None:
+    train(recipe, tmp_path / "run")
+    for asked, count in ((recipe, 0), (evaluated, 1)):
+        watch = Notes()
+        train(asked, tmp_path / "run", watch)
+        said = f"say groundup eval {tmp_path / 'run'}"
+        assert sum(said in note for note in watch.said) == count
 
 
 def _titles(drawn: Any) -> str:
@@ -91,4 +123,4 @@ def test_what_is_not_there_is_refused_before_the_run(recipe: Recipe, tmp_path: P
     lost = replace(recipe, evaluate=EvaluateConfig(every=4, texts=("nowhere.txt",)))
     with pytest.raises(ValueError, match=r"texts='nowhere\.txt'"):
         train(lost, tmp_path / "run")
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()

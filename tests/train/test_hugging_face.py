@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from groundup.cli import main
 from groundup.commands._options import parse
 from groundup.commands.train import Train
-from groundup.data import TokenFile, prepare, prepare_all
+from groundup.data import DataConfig, TokenFile, prepare, prepare_all
 from groundup.model import ModelConfig, Transformer, initialize, resolved
 from groundup.model.hugging_face import HuggingFace
 from groundup.train import Recipe, ResidualConfig, recipe_file, train
 from groundup.train import run as runs
+from groundup.train.origin import notes
 from groundup.train.progress import Silent
 from groundup.train.settings import MeasureConfig
 from groundup.train.setup import build_model
@@ -51,6 +52,13 @@ TWO_RANKS = "tests.train.hugging_face_on_two_ranks"
 
 def with_model(recipe: Recipe, **table: Any) -> Recipe:
     return replace(recipe, model=model_of(table))
+
+
+def from_weights(recipe: Recipe, weights: Path, **table: Any) -> Recipe:
+    """With the tokenizer that the weights are taken to know."""
+    tokenizer = str(prepare_all(recipe.data).tokenizer)
+    known = replace(recipe.data, tokenizer=tokenizer, vocab_size=DataConfig.vocab_size)
+    return with_model(replace(recipe, data=known), weights=str(weights), **table)
 
 
 def of(recipe: Recipe, kind: str, **changes: Any) -> Recipe:
@@ -183,8 +191,8 @@ def test_a_llama_of_transformers_trains_as_ours_does(
 ) -> None:
     """From scratch, from the same weights, and from them in the model of transformers."""
     scratch = replace(recipe, model=replace(recipe.model, kv_heads=1))
-    ours = with_model(recipe, weights=str(checkpoint))
-    theirs = with_model(recipe, hf=str(checkpoint), weights=str(checkpoint))
+    ours = from_weights(recipe, checkpoint)
+    theirs = from_weights(recipe, checkpoint, hf=str(checkpoint))
     assert not ours.model.hf_config
     assert theirs.model.hf_config["model_type"] == "llama"
     notes = Notes()
@@ -215,8 +223,8 @@ def test_it_begins_where_the_checkpoint_stands(
 
     theirs = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     expected = held_out_loss(recipe, lambda rows: theirs(rows).logits)  # type: ignore[arg-type]
-    table = {"weights": str(checkpoint)} | ({"hf": str(checkpoint)} if hf else {})
-    start = replace(with_model(recipe, **table), residual=ResidualConfig())
+    table = {"hf": str(checkpoint)} if hf else {}
+    start = replace(from_weights(recipe, checkpoint, **table), residual=ResidualConfig())
     run = runs.build(start, tmp_path, prepare_all(start.data), ALONE, CPU)
     with run.checkpoints:
         assert runs.resume(run, Silent()) == (0, 0.0)
@@ -229,7 +237,7 @@ def test_weights_are_read_at_the_beginning_only(
 ) -> None:
     there = tmp_path / "weights"
     shutil.copytree(checkpoint, there)
-    start = with_model(recipe, hf=str(there), weights=str(there))
+    start = from_weights(recipe, there, hf=str(there))
     train(start, tmp_path / "run")
     expected = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     shutil.rmtree(there)
@@ -237,8 +245,32 @@ def test_weights_are_read_at_the_beginning_only(
     found = recipe_file.read(tmp_path / "run" / "recipe.toml").recipe
     train(found, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == expected
-    with pytest.raises(ValueError, match=r"model.weights=.* cannot be read into this model"):
+    with pytest.raises(ValueError, match=r"weights=.* is not valid: there is no such folder"):
         train(found, tmp_path / "anew")
+    assert not (tmp_path / "anew").exists()
+
+
+def test_another_tokenizer_than_that_of_the_weights_is_said(
+    recipe: Recipe, checkpoint: Path, tmp_path: Path
+) -> None:
+    start = from_weights(recipe, checkpoint)
+    own = Path(start.data.tokenizer)
+    theirs = json.loads(own.read_text())
+    there = shutil.copytree(checkpoint, tmp_path / "weights")
+
+    def said() -> list[str]:
+        moved = replace(start, model=replace(start.model, weights=str(there)))
+        return [note for note in notes(moved, own, [1.0]) if "has other tokens than" in note]
+
+    assert not said()  # the folder has none
+    theirs["post_processor"] = None  # as an export has it: the same tokens
+    (there / "tokenizer.json").write_text(json.dumps(theirs))
+    assert not said()
+    a, b = list(theirs["model"]["vocab"])[-2:]
+    vocabulary = theirs["model"]["vocab"]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    (there / "tokenizer.json").write_text(json.dumps(theirs))
+    assert len(said()) == 1
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -249,7 +281,38 @@ def test_a_vocabulary_that_is_too_small(recipe: Recipe, checkpoint: Path, tmp_pa
         train(of(recipe, "gpt2", vocab_size=99), tmp_path)
     larger = replace(recipe, data=replace(recipe.data, vocab_size=310))
     with pytest.raises(ValueError, match=r"take that of the weights, data.tokenizer = '"):
-        train(with_model(larger, weights=str(checkpoint)), tmp_path)
+        train(from_weights(larger, checkpoint), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_with_a_tokenizer_that_they_do_not_know(recipe: Recipe, checkpoint: Path) -> None:
+    wanted = r"data.tokenizer='train' is not valid with model.weights='(.*)': .* = '\1' \(its"
+    with pytest.raises(ValueError, match=wanted):
+        with_model(recipe, weights=str(checkpoint))
+
+
+def sizes_of(recipe: Recipe, **sizes: int) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, **sizes))
+
+
+@pytest.mark.parametrize("hf", [False, True])
+def test_what_cannot_be_is_refused_before_data_are_prepared(
+    recipe: Recipe, checkpoint: Path, tmp_path: Path, hf: bool, capsys: Any
+) -> None:
+    """By the commands, which prepare data before they train."""
+    start = from_weights(recipe, checkpoint)
+    table = {"layers": 4, "width": 16, "heads": 2, "kv_heads": 1}
+    if hf:
+        table = {"hf": "llama", "hf_config": {**LLAMA, "num_hidden_layers": 4}}
+    wrong = with_model(start, weights=str(checkpoint), **table)
+    wrong = replace(wrong, data=replace(wrong.data, folder=str(tmp_path / "data")))
+    (tmp_path / "recipe.toml").write_text(dumps(wrong))
+    for command in (["train"], ["compare"], ["sweep", "--axes", "rate.peak=1e-3,2e-3"]):
+        name, *rest = command
+        out = ["--out", str(tmp_path / "run")]
+        assert main([name, str(tmp_path / "recipe.toml"), *rest, *out]) == 2
+        assert "model.layers=4 is not valid: weights=" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 
 def test_sequences_that_are_too_long(recipe: Recipe) -> None:
@@ -261,6 +324,7 @@ def test_a_model_that_sees_ahead(recipe: Recipe, tmp_path: Path) -> None:
     sizes = {key: value for key, value in LLAMA.items() if "key_value" not in key}
     with pytest.raises(ValueError, match=r"model_type='bert' is not valid.*\.is_decoder = true"):
         train(with_model(recipe, hf="bert", hf_config=sizes), tmp_path / "bert")
+    assert not (tmp_path / "bert").exists()
     decoder = with_model(recipe, hf="bert", hf_config={**sizes, "is_decoder": True})
     assert isinstance(build_model(decoder, ALONE, CPU)[0], HuggingFace)
 
@@ -315,8 +379,9 @@ def test_flags_say_what_a_recipe_says(recipe: Recipe, checkpoint: Path) -> None:
     theta = "--model.hf-config=rope_parameters.rope_theta=5e5"
     rope = flags("--model.hf", "llama", theta, of=found)
     assert rope.model.hf_config["rope_parameters"]["rope_theta"] == 5e5
-    weights = flags("--model.weights", str(checkpoint))
-    assert weights == with_model(recipe, weights=str(checkpoint))
+    known = from_weights(recipe, checkpoint)
+    mine = replace(known, model=recipe.model)
+    assert flags("--model.weights", str(checkpoint), of=mine) == known
     for words, message in (
         (["--model.hf", "gpt2", "--model.layers", "4"], "layers=4 would be ignored: hf='gpt2'"),
         (["--model.hf-config", "n_layer"], "write it like n_layer=4"),
@@ -325,7 +390,7 @@ def test_flags_say_what_a_recipe_says(recipe: Recipe, checkpoint: Path) -> None:
         (["--model.weights", str(checkpoint), "--model.layers", "4"], r"weights=.* has 3"),
     ):
         with pytest.raises(ValueError, match=message):
-            flags(*words)
+            flags(*words, of=mine)
 
 
 def test_plan(capsys: Any) -> None:

@@ -15,7 +15,7 @@ from groundup.commands import _model
 from groundup.schedules import depth
 from groundup.train import recipe_file
 from groundup.train.recipe import Recipe
-from groundup.train.recipe_file import RecipeFile, expand, sweep
+from groundup.train.recipe_file import Point, RecipeFile, expand, sweep
 
 # The recipe's fields without a prefix of their own: --train.steps, not --recipe.train.steps.
 RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
@@ -47,7 +47,7 @@ def recipe_named(arguments: list[str], default: str | None = None) -> tuple[Reci
 
 def variant_named(file: RecipeFile, arguments: list[str]) -> tuple[Recipe, list[str]]:
     """The recipe of the variant or point of the sweep that `--variant` names, the file's own where
-    nothing does; and the other arguments.
+    nothing does; and the other arguments. ``--variant list`` prints the names and ends the command.
 
     Raises:
         ValueError: if the file has no such variant, or several are named.
@@ -65,12 +65,20 @@ def variant_named(file: RecipeFile, arguments: list[str]) -> tuple[Recipe, list[
     if len(names) > 1:
         raise ValueError(f"variant={' '.join(names)!r} is not valid: name one")
     (name,) = names
-    # As the commands that train them do: a sweep without variants is one of the recipe itself.
-    variants = expand(file.recipe, file.changes) if file.changes or not file.axes else {}
-    points = sweep(variants or {"": file.recipe}, file.axes)
+    points = variants_of(file)
+    if name == "list" and name not in points:
+        print("\n".join(filter(None, points)) or "the recipe has no variants")
+        raise SystemExit(0)
     if name not in points:
         raise unknown("variant", name, filter(None, points))
     return points[name].recipe, rest
+
+
+def variants_of(file: RecipeFile) -> dict[str, Point]:
+    """The variants, or the points of the sweep, by their names, as the commands that train them
+    have them: a sweep without variants is one of the recipe itself."""
+    variants = expand(file.recipe, file.changes) if file.changes or not file.axes else {}
+    return sweep(variants or {"": file.recipe}, file.axes)
 
 
 def refuse_ignored_residual(file: RecipeFile, recipe: Recipe) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from rich.console import Console
 
 from groundup.data import prepare_all, show_progress
+from groundup.experiment import Planned
+from groundup.train import setup
 from groundup.train.parallel import start
 from groundup.train.recipe import Recipe
 from groundup.train.world import World
@@ -26,8 +30,14 @@ def console(world: World) -> Console:
     return Console(quiet=not world.main)
 
 
-def prepared(recipe: Recipe, world: World) -> None:
-    """Prepare the recipe's data where anyone sees how far it is; one process of a machine first."""
+def prepared(recipe: Recipe, runs: Sequence[Planned], world: World) -> None:
+    """Prepare the recipe's data where anyone sees how far it is; one process of a machine first.
+
+    Raises:
+        ValueError: before that, if one of the runs cannot be.
+    """
+    for run in runs:
+        world.together(partial(setup.check, run.recipe, world.size, run.folder))
 
     def work() -> bool:
         with show_progress() if world.main else nullcontext() as progress:

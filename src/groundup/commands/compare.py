@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     out = options.out or Path("runs") / recipe.name
     variants = _chosen(expand(recipe, file.changes), options.only)
     runs = plan(variants, options.seeds or (recipe.train.seed,), out)
-    prepared(recipe, world)
+    prepared(recipe, runs, world)
     with Display(runs, console(world)) as display:
         compare(runs, display.watch, shlex.join(["groundup", "compare", *arguments]))
     if not world.main:

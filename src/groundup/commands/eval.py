@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from groundup.commands._options import parse
 from groundup.evaluate import results
 from groundup.evaluate.kinds import HeldOut, Kind, Lambada, Plain, Tasks, WikiText
 from groundup.evaluate.perplexity import check_stride
-from groundup.evaluate.subject import check_step, find_subjects, open_subject
+from groundup.evaluate.subject import Subject, check_step, find_subjects, open_subject
 from groundup.evaluate.texts import Texts
 from groundup.train.parallel import start
 from groundup.train.parallel.config import ParallelConfig
@@ -115,6 +116,8 @@ def _evaluate(
         results.read(path)  # what is damaged is refused before hours are spent
     scorer = subject.scorer(options.length, options.batch, options.precision, world)
     check_stride(options.stride, scorer.length)
+    if world.main:
+        _say_if_longer(scorer.length, subject, before)
     settings = {
         "length": scorer.length,
         "precision": scorer.precision,
@@ -127,7 +130,7 @@ def _evaluate(
             place = "/".join(folder.parts[-2:])
             with counts(f"{place}: {kind.name}", kind.unit) as advance:
                 found = kind.results(subject, scorer, advance)
-            found = {name: {**result, **settings} for name, result in found.items()}
+            found = {n: {"name": n, **result, **settings} for n, result in found.items()}
             for name, result in found.items():
                 made.results[results.distinct(name, result, made.results)] = result
             if options.out is None:
@@ -136,6 +139,17 @@ def _evaluate(
                 whole = {"runs": [one.whole() for one in (*before, made)]}
                 world.on_main(partial(results.write, path, whole))
     return made
+
+
+def _say_if_longer(length: int, subject: Subject, before: list[Evaluated]) -> None:
+    """A note on standard error, once for each length of training."""
+    told = [one.recipe.data.length for one in before if one.recipe is not None]
+    if subject.recipe is not None and length > subject.length and subject.length not in told:
+        print(
+            f"note: --length {length} is more than {subject.folder} was trained at "
+            f"({subject.length} tokens)",
+            file=sys.stderr,
+        )
 
 
 def _refuse(options: Eval) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import tyro
 
 from groundup.commands._options import parse
+from groundup.evaluate.subject import find_subject
 from groundup.export import Exported, card, save
 from groundup.export.folder import DType, require_place
 from groundup.model.library import transformers
 from groundup.train.trained import open_trained
 
 _MISSING = Path()
+_SHORT: dict[str, DType] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_DTYPES: dict[str, DType] = {name: name for name in get_args(DType)} | _SHORT
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Export:
     """
 
     run: tyro.conf.Positional[Path] = _MISSING
-    """The run's folder."""
+    """The run's folder, or one with a single run below it."""
 
     out: tyro.conf.Positional[Path] = _MISSING
     """The new folder."""
@@ -35,8 +38,8 @@ class Export:
     step: int | None = None
     """After so many updates; the newest checkpoint unless given."""
 
-    dtype: DType = "float32"
-    """Of the weights."""
+    dtype: DType | Literal["fp32", "bf16", "fp16"] = "float32"
+    """Of the weights; fp32, bf16 and fp16 are short for them."""
 
     overwrite: bool = False
     """Take the place of an earlier export."""
@@ -51,8 +54,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError("say which run, and the folder to write: groundup export RUN OUT")
     require_place(options.out, options.overwrite)
     transformers()  # it says how to install what is missing
-    trained = open_trained(options.run, options.step, options.device)
-    written = save(trained, options.out, options.dtype, overwrite=options.overwrite)
+    trained = open_trained(find_subject(options.run), options.step, options.device)
+    written = save(trained, options.out, _DTYPES[options.dtype], overwrite=options.overwrite)
     print(_said(written, options.out, card.folding(trained.alphas), trained.step))
     return 0
 
@@ -66,7 +69,14 @@ def _said(written: Exported, out: Path, folding: str, step: int) -> str:
             f"After {step:,} updates {folding}.",
             f"Loaded again, logits differ from the run's by {written.difference:.2g} at most; the "
             f"largest is {written.largest:.3g}.",
+            *_removed(written),
             "",
             *card.loading(written, str(out)),
         ]
     )
+
+
+def _removed(written: Exported) -> list[str]:
+    if not written.removed:
+        return []
+    return [f"Removed with the earlier export: {', '.join(written.removed)}."]

@@ -79,7 +79,8 @@ def main(arguments: list[str]) -> int:
     speaker = open_speaker(options.run, options.step, options.device)
     for number in range(options.samples):
         if options.samples > 1:
-            print(f"=== {number + 1} of {options.samples}")
+            # Apart from the text, which may go into a file.
+            print(f"=== {number + 1} of {options.samples}", file=sys.stderr, flush=True)
         _write(speaker, prompt, sampling, options, (options.seed or 0) + number)
     return 0
 
@@ -113,6 +114,8 @@ def _refuse(options: Generate) -> None:
             count(name, value, least)
     if options.prompt is not None and options.prompt_file is not None:
         raise ValueError("--prompt and --prompt-file are both given: the prompt is one of them")
+    if options.temperature == 0:
+        raise ValueError("temperature=0 is not valid: say --greedy for the likeliest token, always")
     if not options.greedy:
         return
     for name in _DRAWING:

@@ -10,7 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from groundup.commands._options import RecipeFlags, parse, recipe_named, variant_named
+from groundup.commands._options import (
+    RecipeFlags,
+    parse,
+    recipe_named,
+    variant_named,
+    variants_of,
+)
 from groundup.report.words import count, number, seconds
 from groundup.train.cost import Device, Estimate, Moment, estimate
 from groundup.train.cost.estimate import CHINCHILLA
@@ -50,6 +56,7 @@ class Plan:
 def main(arguments: list[str]) -> int:
     file, rest = recipe_named(arguments)
     recipe, rest = variant_named(file, rest)
+    several = len(variants_of(file))
     options = parse(Plan(recipe), "plan RECIPE", rest)
     peak = None if options.peak is None else options.peak * 1e12
     device = Device(options.gpus, options.memory, options.gpu, peak, options.utilization)
@@ -61,6 +68,10 @@ def main(arguments: list[str]) -> int:
     # A table that is cut cannot be read: rather let the terminal wrap it.
     wide = Console(file=console.file, width=max(console.width, 150), highlight=False)
     with wide.capture() as page:
+        if several > 1:
+            planned = options.recipe
+            own = f"variant {planned.variant}" if planned.variant else "the recipe itself"
+            wide.print(f"{planned.name}: {own} ({several} variants: --variant list)\n")
         wide.print(_numbers(found))
         if found.recipe.model.vocab_size != options.recipe.model.vocab_size:
             wide.print(
@@ -109,7 +120,8 @@ def _numbers(found: Estimate) -> Table:
     table = _table("", "", numbers=0)
     kinds = ", ".join(f"{kind} {_short(n)}" for kind, n in found.parameters.items() if n)
     whole, inner = model.parameters(), model.parameters(embedding=False)
-    table.add_row("parameters", f"{_short(whole)} ({_short(inner)} without the embedding): {kinds}")
+    without = "without the input embedding" + ("; the head is the same matrix" * model.tied)
+    table.add_row("parameters", f"{_short(whole)} ({_short(inner)} {without}): {kinds}")
     table.add_row(
         "tokens",
         f"{_short(found.tokens)} in {_some(recipe.train.steps, 'update')} of "

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(f"{run.folder}" for run in runs))
         return 0
     world = joined(recipe)
-    prepared(recipe, world)
+    prepared(recipe, runs, world)
     with Display(runs, console(world)) as display:
         command = shlex.join(["groundup", "sweep", *arguments])
         results = run_sweep(runs, points, display.watch, command)

@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> int:
     out = options.out or Path("runs") / recipe.name
     if options.out is None and own is not named.recipe:
         out = folder_of(recipe, out)
-    prepared(recipe, world)
     run = Planned(recipe.variant, recipe, out)
+    prepared(recipe, [run], world)
     command = shlex.join(["groundup", "train", *arguments])
     with Display([run], console(world)) as display:
         summary = train(recipe, out, display.watch(run), command, change_rate=options.change_rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,6 +93,18 @@ class During:
             if metric in _METRICS and value is not None
         }
 
+    @staticmethod
+    def said(numbers: Mapping[str, float]) -> str:
+        """What `evaluate` found in words, of each text and task its first number of `_SAID`."""
+        found: dict[str, str] = {}
+        for metric in _SAID:
+            for key, value in numbers.items():
+                name, _, of = key.removeprefix("eval/").rpartition("/")
+                if of == metric:
+                    found.setdefault(name, f"{name} {value:.3f} {metric.replace('_', ' ')}")
+        names = dict.fromkeys(k.removeprefix("eval/").rpartition("/")[0] for k in numbers)
+        return ", ".join(found[name] for name in names if name in found)
+
 
 def _asked_for(tasks: Prepared, names: Sequence[str], scorer: Scorer) -> dict[str, dict[str, Any]]:
     """Of a group its own numbers, and not those of its many tasks."""
@@ -100,6 +112,8 @@ def _asked_for(tasks: Prepared, names: Sequence[str], scorer: Scorer) -> dict[st
     return {name: found[name] for name in names}
 
 
+# The best known first.
+_SAID = ("bits_per_byte", "acc", "exact_match", "f1", "mcc", "perplexity", "word_perplexity")
 # What is worth a curve; counts and settings stay the same.
 _METRICS = (
     "acc",

@@ -11,7 +11,7 @@ import torch
 
 from groundup._check import count, positive, within
 from groundup.data import Tokenizer
-from groundup.evaluate.subject import find_subjects, open_subject
+from groundup.evaluate.subject import find_subject, open_subject
 from groundup.export import as_hugging_face
 from groundup.model import Transformer
 from groundup.train.setup import compute_precision
@@ -230,10 +230,7 @@ def open_speaker(place: Path, step: int | None = None, device: str = "auto") -> 
     Raises:
         ValueError: if it cannot be opened, if there are several runs, or without transformers.
     """
-    found = find_subjects(place)
-    if len(found) > 1:
-        raise ValueError(f"{place} holds several runs, say which: {', '.join(map(str, found))}")
-    folder = found[0]
+    folder = find_subject(place)
     if (folder / "recipe.toml").is_file():
         return _of_run(folder, step, device)
     subject = open_subject(folder, step, device)

@@ -14,7 +14,7 @@ from groundup.evaluate.results import Result
 from groundup.evaluate.scoring import Scorer
 from groundup.evaluate.subject import Subject
 from groundup.evaluate.texts import Texts
-from groundup.evaluate.wikitext import pages_encoded, stream_encoded
+from groundup.evaluate.wikitext import pages_encoded, stream_encoded, unknown_words
 
 __all__ = ["HeldOut", "Kind", "Lambada", "Plain", "Tasks", "WikiText"]
 
@@ -92,7 +92,9 @@ class WikiText(_OfTexts):
             else pages_encoded(files, tokenizer, self.texts.limit)
         )
         found = perplexity(scorer, documents, subject.beginning, self.stride, advance)
-        return self._result("wikitext", found.numbers(), stride=self.stride, stream=self.stream)
+        # Published numbers are of files that have none.
+        numbers = {**found.numbers(), "unk": sum(map(unknown_words, self.texts.whole()))}
+        return self._result("wikitext", numbers, stride=self.stride, stream=self.stream)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from typing import Any
 
 from groundup._atomic import atomic_write
 from groundup.report.evaluations import FOLDER, Result, read
+from groundup.report.identity import identity
 
 __all__ = ["FOLDER", "Result", "add", "distinct", "path_of", "read", "write"]
-
-_ORIGIN = ("what", "source")
 
 
 def path_of(run: Path, step: int | None) -> Path:
@@ -29,8 +28,8 @@ def path_of(run: Path, step: int | None) -> Path:
 
 
 def add(path: Path, head: Mapping[str, Any], results: Mapping[str, Result]) -> dict[str, Any]:
-    """Add results to a file, those of one name and origin in the place of earlier ones; `head` is
-    what else is to stand there. Returns all of it.
+    """Add results to a file, those of the very same evaluation in the place of earlier ones; `head`
+    is what else is to stand there. Returns all of it.
 
     Several processes may do so at once: each waits for the others.
 
@@ -48,19 +47,20 @@ def add(path: Path, head: Mapping[str, Any], results: Mapping[str, Result]) -> d
 
 
 def distinct(name: str, result: Result, known: Mapping[str, Result]) -> str:
-    """The name, or with -2, -3, … the first that nothing of another origin has in `known`."""
+    """Where to put a result in `known`: in the place of the same evaluation's earlier one, or under
+    its name, or the first of NAME-2, NAME-3, … that is free."""
+    own = identity(name, {"name": name, **result}, known)
+    for key, there in known.items():
+        if identity(key, there, known) == own:
+            return key
     names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(n for n in names if n not in known or _origin(known[n]) == _origin(result))
+    return next(key for key in names if key not in known)
 
 
 def write(path: Path, whole: Mapping[str, Any]) -> None:
     """Write JSON, atomically. A number that is not finite becomes null."""
     text = json.dumps(_plain(whole), indent=2, allow_nan=False, ensure_ascii=False)
     atomic_write(path, (text + "\n").encode())
-
-
-def _origin(result: Result) -> tuple[Any, ...]:
-    return tuple(result.get(key) for key in _ORIGIN)
 
 
 def _plain(value: Any) -> Any:

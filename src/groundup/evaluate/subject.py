@@ -20,7 +20,7 @@ from groundup.train.recipe import Recipe
 from groundup.train.trained import open_trained
 from groundup.train.world import ALONE, World
 
-__all__ = ["Subject", "check_step", "find_subjects", "open_subject"]
+__all__ = ["Subject", "check_step", "find_subject", "find_subjects", "open_subject"]
 
 _RUN, _HUGGING_FACE = "recipe.toml", "config.json"
 
@@ -93,6 +93,18 @@ def find_subjects(place: Path) -> list[Path]:
             f"Hugging Face's format (none with a {_HUGGING_FACE})"
         )
     return found
+
+
+def find_subject(place: Path) -> Path:
+    """The folder itself, or the one run below it.
+
+    Raises:
+        ValueError: if there is none, or several.
+    """
+    found = find_subjects(place)
+    if len(found) > 1:
+        raise ValueError(f"{place} holds several runs, say which: {', '.join(map(str, found))}")
+    return found[0]
 
 
 def check_step(folder: Path, step: int | None) -> None:

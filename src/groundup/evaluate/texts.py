@@ -7,18 +7,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from groundup._check import count
 from groundup.data import DataError
-from groundup.data.corpus.compression import open_stream
+from groundup.data.corpus.compression import is_compressed, open_stream
 from groundup.data.corpus.cutting import Shard
-from groundup.data.corpus.files import Listing
+from groundup.data.corpus.files import Listing, stamp
 from groundup.data.corpus.lines import lines
 from groundup.data.corpus.places import root_of
 from groundup.data.corpus.reading import documents
 from groundup.data.corpus.sources import find
 
 __all__ = ["Texts"]
+
+_RAW = ".raw"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Texts:
     def find(
         cls, source: str, option: str, text_field: str = "text", limit: int | None = None
     ) -> Texts:
-        """What `source` names, as `data.source` of a recipe would, for a command's `option`.
+        """What `source` names, as `data.source` of a recipe would, for a command's `option`; and
+        a file of plain text called NAME.raw, as WikiText's are.
 
         Raises:
             DataError: naming the option and the source, if there is nothing to read.
@@ -49,7 +53,7 @@ class Texts:
         """
         if limit is not None:
             count("limit", limit)
-        return cls(source, find(source, option), text_field, limit)
+        return cls(source, _raw(source) or find(source, option), text_field, limit)
 
     @property
     def name(self) -> str:
@@ -104,6 +108,15 @@ class Texts:
                 raise DataError(f"{path}: it must be a file of plain text")
             with open_stream(path) as stream:
                 yield _decode(str(path), stream.read())
+
+
+def _raw(source: str) -> Listing | None:
+    """A file of that name. In a folder, such names are of photographs as well."""
+    path = Path(source).expanduser()
+    plain = path.with_suffix("") if is_compressed(path) else path
+    if plain.suffix.lower() != _RAW or not path.is_file():
+        return None
+    return Listing(plain.stem, path.parent, (stamp(path.parent, path.name, "text"),), {})
 
 
 def _decode(path: str, content: bytes) -> str:

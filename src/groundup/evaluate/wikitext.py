@@ -15,7 +15,7 @@ from itertools import islice
 from groundup.data import Tokenizer
 from groundup.evaluate.perplexity import Encoded
 
-__all__ = ["detokenized", "pages", "pages_encoded", "stream_encoded"]
+__all__ = ["detokenized", "pages", "pages_encoded", "stream_encoded", "unknown_words"]
 
 # In this order, as they have been used since Megatron-LM (2019). One rule of theirs is left out: it
 # rewrites "/' 5/" by a mistake, which no page holds.
@@ -88,6 +88,11 @@ def stream_encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encod
     for text in texts:
         tokens = tokenizer.encode(detokenized(text))
         yield Encoded(tokens, len(text.split()) + text.count("\n"), len(text.encode()))
+
+
+def unknown_words(text: str) -> int:
+    """How many `<unk>` a file has; one that is raw has none."""
+    return text.count("<unk>")
 
 
 def _is_title(line: str) -> bool:

@@ -241,10 +241,8 @@ def _held_out(trained: Trained) -> Iterator[tuple[str, str, str]]:
 def _evaluated(trained: Trained) -> Iterator[tuple[str, str, str]]:
     """What `groundup eval` found at the exported step: its numbers that are not counts."""
     found = evaluations.read(results.path_of(trained.folder, trained.step))["results"]
-    for name, metric in evaluations.shown(found):
-        error = found[name].get(f"{metric}_stderr")
-        more = f" ± {error:.4f}" if isinstance(error, float) else ""
-        yield evaluations.called(name, found[name]), metric, f"{found[name][metric]:.4f}{more}"
+    shown = evaluations.table([evaluations.Entry("value", found)])
+    yield from ((name, metric, value) for name, metric, (value,) in shown.rows)
 
 
 # ---------------------------------------------------------------------- paths

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -50,6 +50,8 @@ class Exported:
             the run's model.
         largest: the largest absolute logit.
         tokens: the tokens after which logits were compared.
+        removed: what was in the earlier export and is not in this one: results of its weights in
+            evaluations, files that were put there.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Exported:
     difference: float
     largest: float
     tokens: int
+    removed: tuple[str, ...] = ()
 
 
 def save(
@@ -76,7 +79,7 @@ def save(
         trained: as `groundup.train.trained.open_trained` opens it; nothing of it is changed.
         out: the new folder.
         dtype: "float32", "bfloat16" or "float16".
-        overwrite: take the place of an earlier export.
+        overwrite: take the place of an earlier export; nothing of it is kept.
 
     Raises:
         ValueError: if something else is at `out`, or an export and not `overwrite`; if transformers
@@ -114,7 +117,9 @@ def save(
         )
         (place / RECIPE).write_text(card.recipe(trained), encoding="utf-8")
         (place / "README.md").write_text(card.text(trained, exported, model), encoding="utf-8")
-    return exported
+        written = {path.name for path in place.iterdir()}
+        before = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    return replace(exported, removed=tuple(sorted(before - written)))
 
 
 # ---------------------------------------------------------------------- the model

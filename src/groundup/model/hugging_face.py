@@ -20,7 +20,30 @@ from groundup.model.initialization import write
 from groundup.model.library import quiet, transformers
 from groundup.model.loss import Losses, losses
 from groundup.model.resolution import build, resolved
+from groundup.model.weights import local_folder
 from groundup.residual.names import stock_name
+
+# Of what decides the shapes of weights, what every configuration has.
+_SHAPES = ("width", "layers", "heads", "vocab_size")
+# What transformers takes for an encoder, which sees all tokens, unless told is_decoder.
+_ENCODERS = {
+    "bert",
+    "bert-generation",
+    "big_bird",
+    "camembert",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "megatron-bert",
+    "rembert",
+    "roberta",
+    "roberta-prelayernorm",
+    "roc_bert",
+    "roformer",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 
 
 class HuggingFace(nn.Module):
@@ -261,17 +284,48 @@ def count(config: ModelConfig) -> Parameters:
 
 def check(config: ModelConfig) -> None:
     """Raises:
-    ValueError: if transformers cannot build the model, or its configuration says other sizes than
-        the fields of `config`.
+    ValueError: if transformers cannot build the model, if its configuration says other sizes than
+        the fields of `config`, or that of a known encoder.
     """
     said = resolved({"hf_config": config.hf_config})
-    for name in ("width", "layers", "heads", "vocab_size"):
+    for name in _SHAPES:
         if getattr(config, name) != said[name]:
             raise ValueError(
                 f"model.{name}={getattr(config, name)!r} would be ignored: hf_config says "
                 f"{said[name]!r}"
             )
+    if config.hf_config["model_type"] in _ENCODERS and not build(config.hf_config).is_decoder:
+        raise seeing_ahead(config)
     count(config)
+
+
+def check_weights(config: ModelConfig) -> None:
+    """Holds the sizes of a model against those of the weights it names, where their folder says
+    any; a name on the Hub is left for when they are read.
+
+    Raises:
+        ValueError: if there is no such folder, or its sizes are others.
+    """
+    weights = str(config.weights)
+    folder = local_folder(weights)
+    if folder is None or not (folder / "config.json").is_file():
+        return
+    theirs = resolved({"hf": str(folder)})
+    for name in _SHAPES:
+        if getattr(config, name) != theirs[name]:
+            raise ValueError(
+                f"model.{name}={getattr(config, name)!r} is not valid: weights={weights!r} has "
+                f"{theirs[name]!r}"
+            )
+
+
+def seeing_ahead(config: ModelConfig) -> ValueError:
+    """The error for a model that reads the tokens it is to predict."""
+    return ValueError(
+        f"hf_config.model_type={config.hf_config['model_type']!r} is not valid as it is "
+        "configured: it sees the tokens that it is to predict. Where it has is_decoder, say "
+        "hf_config.is_decoder = true"
+    )
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.model import weights
+from groundup.model import hugging_face, weights
 from groundup.model.config import ModelConfig
 from groundup.model.hugging_face import HuggingFace
 from groundup.model.initialization import initialize
@@ -23,22 +23,41 @@ class Kind:
     Attributes:
         make: the model of a configuration; nothing is allocated under `torch.device("meta")`.
         initialize: writes the initial weights of a seed, and all buffers, in place.
+        check: ValueError for a configuration that cannot be built; nothing is allocated.
+        check_weights: ValueError where the checkpoint that a configuration names is not here, or
+            its own configuration is another's. Nothing is fetched, and no weights are read.
         complete: writes what no checkpoint of a run holds (buffers), in place.
         read: writes the weights of a Hugging Face checkpoint, by its folder or name, in place.
     """
 
     make: Callable[[ModelConfig], LanguageModel]
     initialize: Callable[[Any, int], None]
+    check: Callable[[ModelConfig], None]
+    check_weights: Callable[[ModelConfig], None]
     complete: Callable[[Any], None]
     read: Callable[[Any, str], None]
 
 
 def _nothing(_: Any) -> None:
-    """Our own decoder has no buffers."""
+    """Our own decoder has no buffers, and its configuration has checked itself."""
 
 
-OURS = Kind(Transformer, initialize, _nothing, weights.read)
-HUGGING_FACE = Kind(HuggingFace, HuggingFace.initialize, HuggingFace.complete, HuggingFace.read)
+OURS = Kind(
+    make=Transformer,
+    initialize=initialize,
+    check=_nothing,
+    check_weights=weights.check,
+    complete=_nothing,
+    read=weights.read,
+)
+HUGGING_FACE = Kind(
+    make=HuggingFace,
+    initialize=HuggingFace.initialize,
+    check=hugging_face.check,
+    check_weights=hugging_face.check_weights,
+    complete=HuggingFace.complete,
+    read=HuggingFace.read,
+)
 
 
 def kind_of(config: ModelConfig) -> Kind:

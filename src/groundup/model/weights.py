@@ -49,15 +49,54 @@ def read(model: Transformer, weights: str) -> None:
     from groundup.export import from_hugging_face
 
     config, state = from_hugging_face(_folder(weights, ["config.json", "*.safetensors*"]))
-    theirs, ours = _decided(config), _decided(model.config)
+    _refuse_another(model.config, config, weights)
+    for name, parameter in model.named_parameters():
+        write(parameter, state[stock_name(name)])
+
+
+def check(config: ModelConfig) -> None:
+    """Holds a decoder against the config.json of the weights it names; a name on the Hub is left
+    for when they are read.
+
+    Raises:
+        ValueError: if there is no such folder, or its model is another.
+    """
+    weights = str(config.weights)
+    if (folder := local_folder(weights)) is None:
+        return
+    transformers()
+    from groundup.export import read
+
+    _refuse_another(config, read.configuration_from(folder), weights)
+
+
+def local_folder(weights: str) -> Path | None:
+    """The folder of a checkpoint; None of a name on the Hub.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        return path
+    if "/" not in weights or path.is_absolute():
+        raise ValueError(
+            f"weights={weights!r} is not valid: there is no such folder; give one with a Hugging "
+            "Face checkpoint, or a name on the Hub (org/name)"
+        )
+    return None
+
+
+def _refuse_another(own: ModelConfig, other: ModelConfig, weights: str) -> None:
+    theirs, ours = _decided(other), _decided(own)
+    if own.vocab_size is None:  # that of the tokenizer, which is not known yet
+        theirs.pop("vocab_size", None)
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ValueError(
                 f"model.{name}={ours.get(name)!r} is not valid: weights={weights!r} has "
                 f"{theirs.get(name)!r}"
             )
-    for name, parameter in model.named_parameters():
-        write(parameter, state[stock_name(name)])
 
 
 def _decided(config: ModelConfig) -> dict[str, Any]:
@@ -73,14 +112,8 @@ def _decided(config: ModelConfig) -> dict[str, Any]:
 
 def _folder(weights: str, patterns: list[str]) -> Path:
     """The checkpoint's folder here, fetched from the Hub where it is a name."""
-    path = Path(weights).expanduser()
-    if path.is_dir():
+    if (path := local_folder(weights)) is not None:
         return path
-    if "/" not in weights or path.is_absolute():
-        raise ValueError(
-            f"weights={weights!r} is not valid: there is no such folder; give one with a Hugging "
-            "Face checkpoint, or a name on the Hub (org/name)"
-        )
     from huggingface_hub import snapshot_download
 
     try:

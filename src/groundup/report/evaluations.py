@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup._check import is_number
 from groundup._json import parse
-from groundup.report.published.benchmarks import AVERAGE, Column, average
+from groundup.report.identity import Identity, identity, labels
+from groundup.report.published.benchmarks import AVERAGE, NOTE, Column, average, counterpart
 from groundup.report.words import number
 
-__all__ = ["FOLDER", "Entry", "Result", "Table", "called", "newest", "read", "shown", "table"]
+__all__ = ["FOLDER", "Entry", "Result", "Table", "newest", "read", "table"]
 
 FOLDER = "evaluations"
 """The folder in a run's folder that holds them."""
@@ -42,7 +45,7 @@ _WORDS = {
     "loss_of_beginning": "loss, of what training evaluates",
     "recorded_loss": "loss, as training recorded it",
 }
-_NAMED = ("wikitext", "lambada")  # kinds that published numbers are of, whatever the file
+_LARGE = 1e6
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown, in words: the headings of the columns; each row's name, metric and cells."""
+    """What is shown, in words: the headings of the columns; each row's name, metric and cells; a
+    note of what the published columns are, "" without any."""
 
     headings: list[str]
     rows: list[tuple[str, str, list[str]]]
+    note: str = ""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -96,51 +101,79 @@ def newest(run: Path) -> dict[str, Any] | None:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """A row per number, a column per model; then the published models that share a row with them,
-    and the average of the paper's ten tasks where all are there."""
-    known = dict.fromkeys(row for entry in entries for row in shown(entry.results))
-    keys = {row: _key(_first(entries, row[0]), *row) for row in known}
-    beside = {c.heading: c.values for entry in entries for c in entry.published}
-    beside = {h: values for h, values in beside.items() if values.keys() & set(keys.values())}
+    """A row per evaluation and number, a column per model; then the published models that have a
+    number comparable to one of these, and the average of the paper's ten tasks where all are there.
+    Results stand in one row only if nothing that they depend on differs."""
+    found = [_by_identity(entry.results) for entry in entries]
+    names = list(dict.fromkeys(one.name for results in found for one in results))
+    known = sorted(
+        dict.fromkeys(one for results in found for one in results),
+        key=lambda one: (names.index(one.name), one.setting("limit") is not None),
+    )
+    called = labels(known)
+    numbers = [
+        (one, metric, [_number(results.get(one, {}), metric) for results in found])
+        for one in known
+        for metric in _SHOWN[one.what]
+    ]
+    numbers = [row for row in numbers if any(value is not None for value in row[2])]
+    published = {c.heading: c.values for entry in entries for c in entry.published}
+    keys = {(one, metric): _keys(found, one, metric) for one, metric, _ in numbers}
+    asked = set().union(*keys.values())
+    beside = {heading: values for heading, values in published.items() if values.keys() & asked}
     rows = []
-    for name, metric in known:
-        cells = [entry.results.get(name, {}).get(metric) for entry in entries]
-        cells += [values.get(keys[name, metric]) for values in beside.values()]
-        digits = _SHOWN[_first(entries, name)["what"]][metric]
-        label = _WORDS.get(metric, metric.replace("_", " "))
-        said = called(name, _first(entries, name))
-        rows.append((said, label, [number(cell, digits) for cell in cells]))
-    averages = [average(_values(entry.results)) for entry in entries]
-    if any(found is not None for found in averages):
+    for one, metric, values in numbers:
+        digits = _SHOWN[one.what][metric]
+        errors = [_number(results.get(one, {}), f"{metric}_stderr") for results in found]
+        cells = [_cell(value, digits, error) for value, error in zip(values, errors, strict=True)]
+        theirs = [_of(keys[one, metric], values) for values in beside.values()]
+        cells += [_cell(value, digits) for value in theirs]
+        rows.append((called[one], _WORDS.get(metric, metric.replace("_", " ")), cells))
+    averages = [average(_comparable(results)) for results in found]
+    if any(value is not None for value in averages):
         averages += [values.get(AVERAGE) for values in beside.values()]
-        rows.append(("average", "of the ten", [number(found, 4) for found in averages]))
-    return Table([entry.heading for entry in entries] + list(beside), rows)
+        rows.append(("average", "of the ten", [_cell(value, 4) for value in averages]))
+    headings = [entry.heading for entry in entries]
+    return Table(headings + list(beside), rows, NOTE if beside else "")
 
 
-def shown(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
-    """Name and metric of each number that is worth a row."""
-    for name, result in results.items():
-        for metric in _SHOWN[result["what"]]:
-            if is_number(result.get(metric)):
-                yield name, metric
+def _by_identity(results: Mapping[str, Result]) -> dict[Identity, Result]:
+    return {identity(key, result, results): result for key, result in results.items()}
 
 
-def called(name: str, result: Result) -> str:
-    """The name, and how little was read if not all was."""
-    limit = result.get("limit")
-    return name if limit is None else f"{name} (first {limit})"
+def _number(result: Result, metric: str) -> float | None:
+    value = result.get(metric)
+    return value if is_number(value) else None
 
 
-def _values(results: Mapping[str, Result]) -> dict[str, float]:
-    """By NAME/METRIC, as published numbers are called."""
-    return {f"{name}/{metric}": results[name][metric] for name, metric in shown(results)}
+def _cell(value: float | None, digits: int, error: float | None = None) -> str:
+    """A number, one too large to be read with its digits as 7.8e+08, and its standard error."""
+    if value is not None and _LARGE <= abs(value) < math.inf:
+        said = f"{value:.1e}"
+    else:
+        said = number(value, digits)
+    return said if error is None or value is None else f"{said} ± {number(error, digits)}"
 
 
-def _key(result: Result, name: str, metric: str) -> str:
-    """What published numbers call it. None are of WikiText as a stream."""
-    what = result["what"]
-    return f"{what if what in _NAMED and not result.get('stream') else name}/{metric}"
+def _keys(found: Sequence[Mapping[Identity, Result]], one: Identity, metric: str) -> set[str]:
+    """What published numbers call this one; nothing unless it is comparable for every model."""
+    names = {counterpart(one.name, results[one]) for results in found if one in results}
+    return {f"{name}/{metric}" for name in names} if None not in names else set()
 
 
-def _first(entries: Sequence[Entry], name: str) -> Result:
-    return next(entry.results[name] for entry in entries if name in entry.results)
+def _of(keys: set[str], values: Mapping[str, float]) -> float | None:
+    return next((values[key] for key in keys if key in values), None)
+
+
+def _comparable(results: Mapping[Identity, Result]) -> dict[str, float]:
+    """By NAME/METRIC, as published numbers are called; without what was evaluated in several ways,
+    of which none is the one to average."""
+    named = [(counterpart(one.name, result), one, result) for one, result in results.items()]
+    times = Counter(name for name, _, _ in named)
+    return {
+        f"{name}/{metric}": value
+        for name, one, result in named
+        if name is not None and times[name] == 1
+        for metric in _SHOWN[one.what]
+        if (value := _number(result, metric)) is not None
+    }

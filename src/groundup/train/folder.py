@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _ROUNDS = {"train.micro_batch", "train.compile", "train.device", "train.recomput
 _ROUNDS |= {f"parallel.{name}" for name in ("mode", "replicas", "reshard", "offload")}
 
 TOKENIZER = "tokenizer"
+_LOCK = ".lock"
 # What others take from the summary of a run.
 _NUMBERS = ("steps", "eval_loss", "wall_seconds")
 
@@ -45,21 +47,31 @@ class FolderError(ValueError):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder; the lock goes with the process, however it ends.
+    """Hold the folder; the lock goes with the process, however it ends. One that was made for it
+    is removed if it ends with an error before anything is in it.
 
     Raises:
         FolderError: if another process holds it.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise FolderError(f"{folder} is a file, not a folder for a run") from None
-    with open(folder / ".lock", "a", encoding="utf-8") as file:
+    with open(folder / _LOCK, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderError(f"{folder} is in use by another process") from None
-        yield
+        if not os.fstat(file.fileno()).st_nlink:  # whoever held it has just removed the folder
+            raise FolderError(f"{folder} is in use by another process")
+        try:
+            yield
+        except BaseException:
+            if new and [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+            raise
 
 
 def refuse_another_run(folder: Path, recipe: Recipe, change_rate: bool = False) -> bool:
@@ -97,6 +109,12 @@ def differences(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     the folder; empty if there is none."""
     path = folder / "recipe.toml"
     return toml.differences(recipe_file.read(path).recipe, recipe) if path.exists() else {}
+
+
+def evaluates_anew(folder: Path, recipe: Recipe) -> bool:
+    """Whether the recipe asks for evaluations that the run in the folder was not asked for."""
+    changed = any(name.startswith("evaluate.") for name in differences(folder, recipe))
+    return changed and bool(recipe.evaluate.every)
 
 
 def _harmless(name: str, recipe: Recipe) -> bool:

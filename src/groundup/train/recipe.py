@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from groundup._check import count
@@ -127,6 +128,7 @@ class Recipe:
         # What would only show in the middle of a run is found out here.
         self.factor()
         self._refuse_other_decays()
+        self._refuse_other_tokens()
         for schedule in (self.residual, self.rate.layers):
             schedule.resolve(self.train.steps)(1, self.model.layers)
         limit = self.model.longest
@@ -145,6 +147,18 @@ class Recipe:
             raise ValueError(
                 f"rate.weight_decay={mode!r} is not valid with optimizer.name={name!r}, whose "
                 f"weight decay is of the kind {kind!r}: it needs a decoupled one"
+            )
+
+    def _refuse_other_tokens(self) -> None:
+        weights, tokenizer = self.model.weights, self.data.tokenizer
+        if weights is not None and tokenizer == "train":
+            where = f"{weights!r} (its folder)"
+            if not Path(weights).expanduser().is_dir():  # one on the Hub
+                where = "the folder of its tokenizer.json"
+            raise ValueError(
+                f"data.tokenizer={tokenizer!r} is not valid with model.weights={weights!r}: the "
+                f"weights know the tokens of their own tokenizer; say data.tokenizer = {where}, or "
+                "another file with the same tokens"
             )
 
     @property

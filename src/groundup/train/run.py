@@ -14,7 +14,7 @@ from groundup.measure import probing
 from groundup.model import LanguageModel
 from groundup.optim.rate import RateSchedule
 from groundup.residual import Warmup, attach
-from groundup.train import folder, setup, toml
+from groundup.train import folder, origin, setup, toml
 from groundup.train.checkpoint import Checkpoints
 from groundup.train.evaluate import HeldOutTexts
 from groundup.train.measuring import Measuring
@@ -144,11 +144,8 @@ def resume(run: Run, watch: Watcher) -> tuple[int, float]:
     found = run.checkpoints.resume(run.model, run.optimizer, watch.note)
     if found is None:
         setup.read_weights(run.model, run.recipe, run.world)
-        if run.recipe.model.weights is not None and 0.0 in run.alphas(0):
-            watch.note(
-                "residual warmup starts at α = 0, which silences the layers that model.weights "
-                "has trained"
-            )
+        for note in origin.notes(run.recipe, run.data.tokenizer, run.alphas(0)):
+            watch.note(note)
         return 0, 0.0
     step, state = found
     if state["data"] != run.data.identity:

@@ -8,16 +8,19 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from groundup import optim
 from groundup.data import Tokenizer
+from groundup.data import load as load_tokenizer
 from groundup.measure import probing
 from groundup.model import LanguageModel
-from groundup.model.hugging_face import check as check_hugging_face
+from groundup.model.hugging_face import seeing_ahead
 from groundup.model.kinds import kind_of
+from groundup.train.checkpoint import steps_in
 from groundup.train.parallel import spread
 from groundup.train.recipe import Recipe
 from groundup.train.recompute import recompute
@@ -105,11 +108,7 @@ def _refuse_seeing_ahead(model: LanguageModel, device: torch.device) -> None:
     tokens[1, -1] = 1
     one, other = probing.run(model, probing.Probe((tokens,)), [])[:, :-1].float()
     if not torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True):
-        raise ValueError(
-            f"hf_config.model_type={model.config.hf_config['model_type']!r} is not valid as it is "
-            "configured: it sees the tokens that it is to predict. Where it has is_decoder, say "
-            "hf_config.is_decoder = true"
-        )
+        raise seeing_ahead(model.config)
 
 
 def plain_model(recipe: Recipe, device: torch.device) -> nn.Module:
@@ -174,15 +173,23 @@ def per_process(recipe: Recipe, size: int) -> int:
     return rows
 
 
-def check_spread(recipe: Recipe, size: int) -> None:
-    """Raises:
-    ValueError: if the recipe's model cannot be built, or trained by so many processes.
+def check(recipe: Recipe, size: int, out: Path) -> None:
+    """What can be said of a run in the folder `out` before data are prepared and the folder is
+    made.
+
+    Raises:
+        ValueError: if the recipe's model cannot be built, trained by so many processes, read the
+            tokens of the tokenizer that it names, or start from the weights that it names.
     """
-    kind_of(recipe.model)
-    if recipe.model.hf_config:
-        check_hugging_face(recipe.model)
+    kind = kind_of(recipe.model)
+    kind.check(recipe.model)
     recipe.parallel.check(size, recipe.train.precision)
     per_process(recipe, size)
+    if recipe.data.tokenizer != "train" and recipe.model.vocab_size is not None:
+        with_vocabulary(recipe, load_tokenizer(recipe.data.tokenizer))
+    # A run that goes on no longer needs the weights that it began with.
+    if recipe.model.weights is not None and not steps_in(out / "checkpoints"):
+        kind.check_weights(recipe.model)
 
 
 def seed_update(seed: int, step: int, rank: int) -> None:

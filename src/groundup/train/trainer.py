@@ -73,7 +73,7 @@ def train(
     check_installed(recipe.log)
     device = processes.pick_device(recipe.train.device)
     world = processes.join(recipe.parallel, device)
-    world.together(partial(setup.check_spread, recipe, world.size))
+    world.together(partial(setup.check, recipe, world.size, out))
     watch = watch if watch is not None and world.main else Silent()
     with ExitStack() as held:
         world.on_main(partial(_hold, held, out))
@@ -84,6 +84,8 @@ def train(
         finished = world.on_main(partial(folder.summary, out))
         if finished is not None and not changed:
             watch.note(f"{out} has finished already")
+            if folder.evaluates_anew(out, recipe):
+                watch.note(f"[evaluate] came too late for it: say groundup eval {out}")
             return finished
         for warning in advice(recipe).warnings:
             watch.note(warning)
@@ -207,13 +209,15 @@ def _loop(
                 every = recipe.evaluate.every
                 if run.during is not None and (done % every == 0 or done == config.steps):
                     with setup.averaged_weights(run.optimizer):
-                        found |= run.during.evaluate(
+                        numbers = run.during.evaluate(
                             run.model,
                             run.device,
                             config.precision,
                             run.world,
                             partial(watchdog.beat, step),
                         )
+                    found |= numbers
+                    watch.note(f"after {done} updates: {run.during.said(numbers)}")
                     recorder.resume()
                 recorder.measured(step, found)
                 sinks.measured(step, found)

@@ -18,6 +18,7 @@ import torch
 
 from groundup.data import Tokenizer
 from groundup.evaluate import harness
+from groundup.evaluate.harness import running, tasks
 from groundup.evaluate.scoring import Scorer
 
 from .conftest import LENGTH, ORIGINAL, Logits, rows
@@ -355,6 +356,22 @@ def test_mmlu_is_a_group_of_the_subjects_that_are_there(
     # A group stands before its tasks.
     names = list(results)
     assert names.index("mmlu") < names.index("mmlu_anatomy")
+
+
+def test_a_group_says_that_rows_were_left_out() -> None:
+    part = {"acc": 0.5, "n": 3, "shots": 0, "version": 1, "lm_eval": "0"}
+    limited = [{**part, "limit": 3}, {**part, "n": 2}]
+    assert running._group(limited)["limit"] == 3
+    assert "limit" not in running._group([part, part])
+
+
+def test_the_option_for_files_is_named_where_there_is_no_network() -> None:
+    class Offline:
+        def load_task_or_group(self, names: list[str]) -> None:
+            raise ConnectionError("no network")
+
+    with pytest.raises(ValueError, match=r"'piqa' cannot be had: no network; .*--task-files"):
+        tasks._downloaded(Offline(), "piqa")
 
 
 def test_converted_rows_give_the_same_prompts(tmp_path: Path, tokenizer: Tokenizer) -> None:

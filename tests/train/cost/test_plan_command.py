@@ -96,6 +96,17 @@ def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{minutes} minutes, {minutes} GPU-minutes" in capsys.readouterr().out
 
 
+def test_it_says_what_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, planned in (([], "the recipe itself"), (["--variant", "lns"], "variant lns")):
+        assert main(["plan", "c4-130m", *flags]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"c4-130m: {planned} (14 variants: --variant list)\n")
+        assert "(110M without the input embedding):" in said
+    assert main(["plan", "c4-130m", "--model.tied", "true"]) == 0
+    said = capsys.readouterr().out
+    assert "(110M without the input embedding; the head is the same matrix)" in said
+
+
 def test_hours_and_disk(capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(capsys, "c4-1.3b", "--gpus", "8", "--peak", "500", "--utilization", "0.5")
     tokens = 100_000 * 512 * 1024

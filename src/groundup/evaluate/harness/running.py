@@ -221,7 +221,9 @@ def _group(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 within = sum(part["n"] * part[metric] * (1 - part[metric]) for part in parts)
                 metrics[f"{metric}_stderr"] = math.sqrt(within / (n - len(parts)) / n)
     same = {key: parts[0][key] for key in ("shots", "version", "lm_eval") if _one(parts, key)}
-    return {**metrics, "n": n, **same, "what": "task", "tasks": len(parts)}
+    limits = [part["limit"] for part in parts if "limit" in part]
+    left_out = {"limit": max(limits)} if limits else {}
+    return {**metrics, "n": n, **same, "what": "task", "tasks": len(parts), **left_out}
 
 
 def _one(parts: Sequence[Mapping[str, Any]], key: str) -> bool:

@@ -143,8 +143,8 @@ def _downloaded(manager: Any, name: str) -> Loaded:
     except Exception as error:  # datasets, huggingface_hub and the network have many
         lines = str(error).splitlines() or [type(error).__name__]
         raise DataError(
-            f"the data of task {name!r} cannot be had: {lines[0]}; with files of your own no "
-            "network is needed"
+            f"the data of task {name!r} cannot be had: {lines[0]}; with files of your own "
+            "(--task-files, in a recipe evaluate.task_files) no network is needed"
         ) from error
     return Loaded(name, dict(_leaves(held)))
 

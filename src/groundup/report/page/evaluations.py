@@ -26,7 +26,8 @@ def as_html(group: Study) -> str:
         return ""
     shown = table(entries)
     rows = [[*map(escape, (name, metric, *cells))] for name, metric, cells in shown.rows]
-    return "<h2>Evaluations</h2>\n" + grid(["", "", *shown.headings], rows)
+    note = f'<p class="muted">{escape(shown.note)}</p>' if shown.note else ""
+    return "<h2>Evaluations</h2>\n" + grid(["", "", *shown.headings], rows, "evaluations") + note
 
 
 def _published(run: Run) -> Sequence[Column]:

@@ -96,8 +96,10 @@ def heading(previews: Sequence[Preview]) -> str:
         return " or ".join(dict.fromkeys(str(value(p.recipe)) for p in previews))
 
     several = f", {len(previews)} variants" if len(previews) > 1 else ""
+    first = previews[0].recipe
+    named = f", variant {first.variant}" if first.variant and not several else ""
     return (
-        f"{previews[0].recipe.name}: {each(lambda r: r.train.steps)} updates of "
+        f"{first.name}{named}: {each(lambda r: r.train.steps)} updates of "
         f"{each(lambda r: r.tokens_per_step)} tokens, {each(lambda r: r.model.layers)} layers, "
         f"{each(lambda r: r.optimizer.name)}{several}"
     )

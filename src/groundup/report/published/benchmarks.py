@@ -13,14 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.report.published.table import tables
 
 if TYPE_CHECKING:
     from groundup.train.recipe import Recipe
 
-__all__ = ["AVERAGE", "TABLE_3", "TABLE_4", "Column", "average", "columns"]
+__all__ = [
+    "AVERAGE",
+    "NOTE",
+    "ROWS",
+    "TABLE_3",
+    "TABLE_4",
+    "Column",
+    "average",
+    "columns",
+    "counterpart",
+]
 
 TABLE_3: Mapping[str, str] = {
     "PIQA": "piqa/acc_norm",
@@ -41,6 +51,24 @@ TABLE_4: Mapping[str, str] = {
     "LAMBADA": "lambada_openai/perplexity",
 }
 """Its perplexities: column → NAME/METRIC."""
+
+ROWS: Mapping[str, int] = {
+    "piqa": 1838,
+    "social_iqa": 1954,
+    "hellaswag": 10042,
+    "winogrande": 1267,
+    "arc_easy": 2376,
+    "arc_challenge": 1172,
+    "openbookqa": 500,
+    "race": 1045,
+    "lambada_openai": 5153,
+    "mmlu": 14042,
+    "wikitext": 62,
+}
+"""The rows that LM Evaluation Harness evaluates each task on."""
+
+NOTE = "published: arXiv:2603.05369, Tables 3 and 4, 1.3B models, 50B tokens of C4"
+"""What the columns are."""
 
 AVERAGE = "average/acc"
 """The mean of the ten accuracies."""
@@ -67,10 +95,35 @@ def columns(recipe: Recipe) -> list[Column]:
 
     name = method(recipe.model)
     return [
-        Column(f"1.3B {name}{' + ProRes' if prores == 'yes' else ''} (published)", found)
+        Column(f"{name}{' + ProRes' if prores == 'yes' else ''}, 1.3B, published", found)
         for prores in ("no", "yes")
         if name is not None and (found := _values(name, prores))
     ]
+
+
+def counterpart(name: str, result: Mapping[str, Any]) -> str | None:
+    """What published numbers call the text or task `name` that a result is of; None where they are
+    not comparable: rows were left out or added, examples shown, WikiText read as a stream or
+    with `<unk>` in the place of words."""
+    fits = _COMPARABLE.get(result["what"])
+    return fits(name, result) if fits is not None else None
+
+
+def _task(name: str, result: Mapping[str, Any]) -> str | None:
+    whole = name in ROWS and result.get("n") == ROWS[name] and "limit" not in result
+    return name if whole and result.get("shots") == 0 else None
+
+
+def _lambada(name: str, result: Mapping[str, Any]) -> str | None:
+    return "lambada" if result.get("passages") == ROWS["lambada_openai"] else None
+
+
+def _wikitext(name: str, result: Mapping[str, Any]) -> str | None:
+    raw = result.get("unk") == 0 and not result.get("stream")
+    return "wikitext" if raw and result.get("documents") == ROWS["wikitext"] else None
+
+
+_COMPARABLE = {"task": _task, "lambada": _lambada, "wikitext": _wikitext}
 
 
 def _values(name: str, prores: str) -> dict[str, float]:
