@@ -25,7 +25,8 @@ demo: $(READY) ## train with and without residual warmup, side by side, and writ
 	$(BIN)/groundup compare quickstart
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	@# A worker for each core; more threads would only wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY) ## lint, formatting and types
 	$(BIN)/ruff check .

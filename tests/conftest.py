@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup.data import DataConfig
 from groundup.model import ModelConfig
@@ -16,6 +17,11 @@ WORDS = [
     "if", "else", "for", "in", "while", "def", "return", "self", "x", "y", "=", "+", "(", ")", ":",
     "1", "2", "None", "True", "import", "from",
 ]  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Before any fixture: runs that are to be equal to the bit must not differ in threads."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
