@@ -86,17 +86,19 @@ class Scorer:
         Raises:
             ValueError: if more tokens are to be scored than the model reads at once.
         """
+        inputs = [self._inputs(request) for request in requests]
         known: dict[bytes, list[int]] = defaultdict(list)  # inputs → the requests that have them
-        for place, request in enumerate(requests):
-            known[self._inputs(request).tobytes()].append(place)
+        for place, ids in enumerate(inputs):
+            known[ids.tobytes()].append(place)
         # The longest first: what does not fit into memory shows at once.
-        order = sorted(known.values(), key=lambda those: -len(self._inputs(requests[those[0]])))
+        order = sorted(known.values(), key=lambda those: -len(inputs[those[0]]))
         batches = [order[at : at + self.batch] for at in range(0, len(order), self.batch)]
         found: dict[int, Score] = {}
         for first in range(0, len(batches), self.world.size):
             # As many forwards in all processes, since each may be one of all together: where no
             # batch is left, one that is done twice.
-            mine = self._batch(requests, batches[min(first + self.world.rank, len(batches) - 1)])
+            rows = batches[min(first + self.world.rank, len(batches) - 1)]
+            mine = self._batch(requests, [inputs[those[0]] for those in rows], rows)
             for part in self.world.gather(mine):
                 found.update(part)
             self.heard()
@@ -111,9 +113,10 @@ class Scorer:
             )
         return np.asarray(request.tokens, dtype=np.int64)[-self.length - 1 : -1]
 
-    def _batch(self, requests: Sequence[Request], rows: list[list[int]]) -> dict[int, Score]:
-        """The scores of a batch: in each row the requests that have the same inputs."""
-        inputs = [self._inputs(requests[those[0]]) for those in rows]
+    def _batch(
+        self, requests: Sequence[Request], inputs: list[NDArray[np.int64]], rows: list[list[int]]
+    ) -> dict[int, Score]:
+        """The scores of a batch: of each row its inputs, and the requests that have them."""
         padded = np.zeros((len(rows), max(map(len, inputs))), dtype=np.int64)
         for row, ids in zip(padded, inputs, strict=True):
             row[: len(ids)] = ids
@@ -129,9 +132,7 @@ class Scorer:
             np.repeat([row for _, row in asked], lengths),
             np.repeat(firsts, lengths) + within,
         )
-        wanted = [
-            np.asarray(requests[place].tokens)[-requests[place].scored :] for place, _ in asked
-        ]
+        wanted = [np.asarray(request.tokens)[-request.scored :] for request in of_asked]
         logprobs, likeliest = _of_targets(logits, where, np.concatenate(wanted))
         cuts = ends[:-1]
         return {

@@ -7,6 +7,6 @@ safetensors: ``pip install 'groundup[export]'``.
 
 from groundup.export.convert import as_hugging_face
 from groundup.export.folder import Exported, ExportError, save
-from groundup.export.read import from_hugging_face
+from groundup.model.hf_checkpoint import from_hugging_face
 
 __all__ = ["ExportError", "Exported", "as_hugging_face", "from_hugging_face", "save"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.export.families import family_of
+from groundup.model.families import family_of
 from groundup.model.library import quiet
 from groundup.model.transformer import Transformer
 from groundup.residual.branches import find_branches
@@ -19,7 +19,7 @@ def as_hugging_face(model: Transformer, alphas: Sequence[float], **settings: Any
     """The decoder, its branches scaled by α, as a `transformers.PreTrainedModel`.
 
     The class is one that transformers has wherever one is exactly equal, else
-    `groundup.hf.GroundupForCausalLM` (`groundup.export.families`). α, and LayerNorm Scaling's 1/√l,
+    `groundup.hf.GroundupForCausalLM` (`groundup.model.families`). α, and LayerNorm Scaling's 1/√l,
     are multiplied into the weights of what ends a branch or normalizes its input, so that nothing
     scales anything there: logits are equal within the rounding of the weights' dtype. The decoder
     stays as it is, also one with a `Warmup` attached, whose own α does not count.

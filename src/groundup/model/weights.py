@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from groundup.model.config import ModelConfig
+from groundup.model.hf_checkpoint import configuration_from, from_hugging_face
 from groundup.model.initialization import write
-from groundup.model.library import transformers
 from groundup.model.transformer import Transformer
 from groundup.residual.names import stock_name
 
@@ -27,11 +27,8 @@ def decoder_of(weights: str) -> dict[str, Any]:
     Raises:
         ValueError: if there is none, or it is of no family that our decoder is equal to.
     """
-    transformers()
-    from groundup.export import read
-
     try:
-        return _decided(read.configuration_from(_folder(weights, ["config.json"])))
+        return _decided(configuration_from(_folder(weights, ["config.json"])))
     except ValueError as error:
         raise ValueError(
             f"{error}. Models of transformers start from weights with hf = {weights!r} beside them"
@@ -45,9 +42,6 @@ def read(model: Transformer, weights: str) -> None:
     Raises:
         ValueError: if there is none, or its sizes are not the decoder's.
     """
-    transformers()
-    from groundup.export import from_hugging_face
-
     config, state = from_hugging_face(_folder(weights, ["config.json", "*.safetensors*"]))
     _refuse_another(model.config, config, weights)
     for name, parameter in model.named_parameters():
@@ -64,10 +58,7 @@ def check(config: ModelConfig) -> None:
     weights = str(config.weights)
     if (folder := local_folder(weights)) is None:
         return
-    transformers()
-    from groundup.export import read
-
-    _refuse_another(config, read.configuration_from(folder), weights)
+    _refuse_another(config, configuration_from(folder), weights)
 
 
 def local_folder(weights: str) -> Path | None:

@@ -128,11 +128,10 @@ class Estimate:
                 "head": there.head,
                 "others": there.others,
             }
-        key_value_width = model.key_value_heads * model.head_dim
         vocabulary = (model.vocab_size or 0) * model.width
         found = {
             "embedding": vocabulary,
-            "attention": model.layers * 2 * model.width * (model.width + key_value_width),
+            "attention": model.layers * 2 * model.width * (model.width + model.key_value_width),
             "feed-forward": model.layers * 3 * model.width * model.feed_forward_width,
             "head": 0 if model.tied else vocabulary,
         }

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from groundup._check import unknown
 from groundup._json import parse
-from groundup.export.families import FAMILIES, Family, State
 from groundup.model.config import ModelConfig
+from groundup.model.families import FAMILIES, Family, State
 from groundup.model.library import transformers
 from groundup.model.transformer import Transformer
 
@@ -26,7 +26,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def from_hugging_face(source: str | Path | Any) -> tuple[ModelConfig, State]:
     """The decoder that is equal to a model of transformers, and its weights.
 
-    Known are the classes of `groundup.export.families`: Llama, Qwen 3, OLMo 2, EXAONE 4, GLM 4 and
+    Known are the classes of `groundup.model.families`: Llama, Qwen 3, OLMo 2, EXAONE 4, GLM 4 and
     groundup's own. What a checkpoint does not say (how it was initialized, its z-loss) has its
     default.
 
