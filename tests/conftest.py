@@ -20,7 +20,8 @@ WORDS = [
 
 
 def pytest_configure() -> None:
-    """Before any fixture: runs that are to be equal to the bit must not differ in threads."""
+    """Several threads only wait for each other over matrices this small. From the start: runs that
+    are to be equal to the bit must not differ in threads, whichever fixture trains them."""
     torch.set_num_threads(1)
 
 

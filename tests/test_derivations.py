@@ -23,7 +23,6 @@ from groundup.measure import (
 )
 from groundup.optim import RRC
 from groundup.optim.bias import momentum_rms
-from tests.one_thread import one_thread  # noqa: F401
 
 
 def rms(values: Tensor) -> float:

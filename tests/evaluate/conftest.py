@@ -13,7 +13,6 @@ from groundup.evaluate.scoring import Scorer
 from groundup.model import ModelConfig, Transformer
 from groundup.train import Recipe, train
 from tests.evaluate.texts import PASSAGES, WIKITEXT
-from tests.one_thread import one_thread  # noqa: F401
 
 VOCABULARY = 300
 
@@ -39,8 +38,5 @@ def scorer(model: Transformer) -> Scorer:
 def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests that write to it copy it."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     train(recipe, out)
-    torch.set_num_threads(threads)
     return out

@@ -1,5 +1,3 @@
 import pytest
 
 pytest.importorskip("transformers")
-
-from tests.one_thread import one_thread  # noqa: F401

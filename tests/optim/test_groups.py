@@ -21,7 +21,6 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 import tests.torchvision_shim  # noqa: F401 (before what imports torchvision)
 from groundup.model import ModelConfig, Transformer
 from groundup.optim import create, groups
-from tests.one_thread import one_thread  # noqa: F401
 from tests.residual import toy
 from tests.residual.zoo import SPECIMENS, Specimen
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from groundup.model import ModelConfig, Transformer
 from groundup.optim import Muon, create, groups
-from tests.one_thread import one_thread  # noqa: F401
 
 
 def tiny() -> Transformer:

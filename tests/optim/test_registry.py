@@ -21,7 +21,6 @@ import groundup as gu
 from groundup.model import ModelConfig, Transformer
 from groundup.optim import check, create, groups, info, names
 from groundup.optim.entries import ENTRIES
-from tests.one_thread import one_thread  # noqa: F401
 
 NAMES = [entry.name for entry in ENTRIES]
 # Rates that show an effect on a tiny model in few updates; otherwise the entry's.

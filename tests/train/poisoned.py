@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from groundup.train import (
     MeasureConfig,
@@ -63,12 +62,9 @@ def contents(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def undisturbed(poisoned: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run with each action, trained once, on one thread like all that is compared with it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """A run with each action, trained once."""
     folders = {}
     for action in interventions.ACTIONS:
         folders[action] = tmp_path_factory.mktemp(action)
         train(acting(poisoned, action), folders[action])
-    torch.set_num_threads(threads)
     return folders

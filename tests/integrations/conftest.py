@@ -1,3 +1,0 @@
-"""Tiny models: one thread."""
-
-from tests.one_thread import one_thread  # noqa: F401
