@@ -19,6 +19,7 @@ from torch import nn
 
 import groundup as gu
 import tests.torchvision_shim  # noqa: F401 (before what imports torchvision)
+from groundup.residual import BranchError
 from groundup.residual.architectures import LAYERS, layer_of
 from tests.residual.zoo import SPECIMENS, Specimen
 from tests.residual.zoo.ends import Found, ends
@@ -28,6 +29,15 @@ from tests.residual.zoo.table import PAGE, on_page
 T, STEP = 10, 7  # of the linear schedule, in the middle of its warmup
 FINISHED = 10**6
 OPTIONAL = ("transformers", "timm")  # what is not there is not tested
+# More than the stream: attention, position biases.
+RETURN_MORE = ("BLOOM", "GPT-J", "MPT", "T5", "T5 v1.1", "mT5")
+    "BLOOM",
+    "GPT-J",
+    "MPT",
+    "T5",
+    "T5 v1.1",
+    "mT5",
+)  # than the stream: attention, biases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about their own settings
 
@@ -127,6 +137,35 @@ class TestArchitecture:
                 torch.testing.assert_close(
                     parameter.grad, other.grad, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: n + m
                 )
+
+    def test_dormant_layers_rest_where_they_are_the_identity(self, specimen: Specimen) -> None:
+        """Behind the first layer of each stack there is nothing yet, forward or backward."""
+        schedule = gu.depth.cascade(T=T, S=2 * STEP)
+        models = []
+        for dormant in ("skip", "run"):
+            model = fresh(specimen)
+            gu.attach(model, schedule, branches=specimen.patterns, dormant=dormant).at(STEP)
+            models.append(model)
+        if specimen.kind == "silent" or specimen.name in RETURN_MORE:
+            why = "more than the residual" if specimen.name in RETURN_MORE else "does not give what"
+            with pytest.raises(BranchError, match=f"cannot rest while it is dormant: .*{why}"):
+                specimen.output(models[0])
+            return
+        skipping, running = (specimen.output(model) for model in models)
+        assert torch.equal(skipping, running)
+        for output in (skipping, running):
+            (output * seeded(*output.shape)).sum().backward()
+        waiting = {branch.block for branch in ends(specimen, models[0]) if branch.layer}
+        silent = {p for block in waiting for p in block.parameters()}
+        pairs = zip(models[0].named_parameters(), models[1].parameters(), strict=True)
+        for (name, parameter), other in pairs:
+            if parameter in silent:
+                assert parameter.grad is None, name
+            elif other.grad is not None and parameter.grad is not None:
+                torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+            else:
+                assert parameter.grad is None, name
+                assert other.grad is None or not other.grad.any(), name
 
     def test_a_layer_is_what_the_formula_says(self, specimen: Specimen) -> None:
         model, _ = attached(specimen, STEP)

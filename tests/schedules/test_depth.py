@@ -101,6 +101,33 @@ def test_the_length_said_in_three_ways(name: str, L: int, T: int) -> None:
         assert by_total(t, L) == by_fraction(t, L)
 
 
+@given(
+    step=st.one_of(st.integers(0, 400), st.floats(0, 400)),
+    layers=st.integers(1, 9),
+    T=st.integers(1, 40),
+    S=st.integers(1, 40),
+)
+def test_layers_wait_for_their_turn(step: float, layers: int, T: int, S: int) -> None:
+    for schedule, apart in (
+        (depth.cascade(T=T, S=S), S),
+        (depth.cascade(total=S * (layers - 1) + T, S=S), S),
+        (depth.cascade(T=T), T),
+        (depth.stagewise_0(T=T), T),
+    ):
+        dormant = schedule.dormant(step, layers)
+        assert dormant == [step < apart * l for l in range(layers)]
+        assert schedule.waits(layers) == [apart * l for l in range(layers)]
+        alphas = schedule(step, layers)
+        assert all(alpha == 0 for alpha, waits in zip(alphas, dormant, strict=True) if waits)
+
+
+@pytest.mark.parametrize("name", sorted(set(depth.NAMES) - {"cascade", "stagewise-0"}))
+def test_other_schedules_declare_no_layer_dormant(name: str) -> None:
+    schedule = depth.by_name(name, **({"T": 10} if depth.takes_length(name) else {}))
+    for step in (0, 1, 15):
+        assert schedule.dormant(step, 3) == [False] * 3
+
+
 def test_cascade_with_a_stride_of_its_own() -> None:
     schedule = depth.cascade(T=100, S=30)
     assert schedule(60, 4) == [0.6, 0.3, 0.0, 0.0]

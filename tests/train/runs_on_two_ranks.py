@@ -16,13 +16,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from groundup.train import Recipe, TrainingStopped, recipe_file, train, update
+from groundup.train import Recipe, ResidualConfig, TrainingStopped, recipe_file, train, update
 from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.world import FailedElsewhere, World
 from tests.train.runs import changed, forget_the_end, lines, metrics
 
 FSDP = ParallelConfig(mode="fsdp")
+RESTING = ResidualConfig("cascade", T=3, S=4, dormant="skip")
 
 
 def recipe_in(folder: Path) -> Recipe:
@@ -33,14 +34,14 @@ def world() -> World:
     return World(dist.get_rank(), dist.get_world_size(), plain=dist.group.WORLD)
 
 
-def like_one(folder: Path, out: Path) -> None:
+def like_one(folder: Path, out: Path, one: str = "one") -> None:
     """Alike but for rounding, which twelve updates make larger."""
     dist.barrier()
-    found, expected = metrics(out), metrics(folder / "one")
+    found, expected = metrics(out), metrics(folder / one)
     assert [list(line) for line in found] == [list(line) for line in expected]
     for line, other in zip(found, expected, strict=True):
         assert line == pytest.approx(other, rel=2e-4), line["step"]
-    seen, expected = (lines(run, "measurements") for run in (out, folder / "one"))
+    seen, expected = (lines(run, "measurements") for run in (out, folder / one))
     assert [list(line) for line in seen] == [list(line) for line in expected]
     for line, other in zip(seen, expected, strict=True):
         for name in line:
@@ -105,6 +106,22 @@ def check_gradients_are_sent_once_an_update(folder: Path) -> None:
         assert sent[1] == sent[4] > 6
 
 
+def check_layers_that_rest(folder: Path) -> None:
+    """A layer wakes at the 4th and one at the 8th update, behind a checkpoint each."""
+    recipe = replace(recipe_in(folder), residual=RESTING)
+    train(changed(recipe, micro_batch=2), folder / "resting-ddp")
+    like_one(folder, folder / "resting-ddp", "resting")
+    fsdp = replace(changed(recipe, compile=True), parallel=FSDP)
+    train(fsdp, folder / "resting-fsdp")
+    like_one(folder, folder / "resting-fsdp", "resting")
+    if world().main:
+        forget_the_end(folder / "resting-ddp")
+        forget_the_end(folder / "resting-ddp")
+    dist.barrier()
+    train(fsdp, folder / "resting-ddp")
+    like_one(folder, folder / "resting-ddp", "resting")
+
+
 def check_hsdp(folder: Path) -> None:
     train(replace(recipe_in(folder), parallel=replace(FSDP, replicas=2)), folder / "hsdp")
     like_one(folder, folder / "hsdp")
@@ -150,7 +167,7 @@ def check_one_bad_process_skips_the_update_of_both(folder: Path) -> None:
 
         def bad(inputs, targets):
             losses = forward(inputs, targets)
-            return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
+            return losses._make(each * math.nan for each in losses)
 
         if step == 3 and run.world.rank == 1:
             run.spread.forward = bad

@@ -43,6 +43,13 @@ class Placement(nn.Module):
         super().__init__()
         self.branch = branch
 
+    normalizes: ClassVar[bool] = False
+    """Whether the stream is normalized after the addition, so that it changes without a branch."""
+
+    def silent(self, x: Tensor) -> Tensor:
+        """The formula with a branch that gives zeros, which is not computed."""
+        return x
+
     def multipliers(self) -> dict[str, float]:
         """Fixed scales: parameter → the factor that makes this placement a stock one."""
         return {}
@@ -66,12 +73,17 @@ class Pre(Placement):
 class Post(Placement):
     """N(x + F(x))."""
 
+    normalizes = True
+
     def __init__(self, branch: nn.Module, config: ModelConfig, layer: int) -> None:
         super().__init__(branch, config, layer)
         self.norm = _norm(config)
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         return self.norm(x + self.branch(x, *args))
+
+    def silent(self, x: Tensor) -> Tensor:
+        return self.norm(x)
 
 
 class Sandwich(Placement):
@@ -97,6 +109,9 @@ class DeepNorm(Post):
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         return self.norm(self.k * x + self.branch(x, *args))
+
+    def silent(self, x: Tensor) -> Tensor:
+        return self.norm(self.k * x)
 
 
 class LayerNormScaling(Pre):

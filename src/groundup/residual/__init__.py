@@ -2,8 +2,8 @@
 
 from groundup.residual.attach import attach
 from groundup.residual.branches import Branch, find_branches
+from groundup.residual.copies import remove_scaling
 from groundup.residual.proof import BranchError
-from groundup.residual.scale import remove_scaling
 from groundup.residual.warmup import Warmup
 
 __all__ = ["Branch", "BranchError", "Warmup", "attach", "find_branches", "remove_scaling"]

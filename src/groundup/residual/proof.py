@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -38,18 +38,27 @@ class Proof:
     """Counts how often each branch runs in the next forward of `model`, then takes itself off.
 
     A branch whose layer did not run either is looked for again in the next forwards. Compiled parts
-    do not call Python: where the model has some, the forward is run once before, eagerly and
-    without gradients. A forward that is itself being traced by `torch.compile` is left alone: a
-    model that is compiled as a whole is proven by `Warmup.check`.
+    do not call Python, and layers that rest are not called: where the model has some, the forward
+    is run once before, eagerly and without gradients. A forward that is itself being traced by
+    `torch.compile` is left alone: a model that is compiled as a whole is proven by `Warmup.check`.
+
+    Args:
+        resting: entered around such a forward of a model with layers that may rest.
     """
 
-    def __init__(self, model: nn.Module, branches: Sequence[Branch], traced: Traced) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        branches: Sequence[Branch],
+        traced: Traced,
+        resting: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self.done = False
         self._model = model
         self._running = self._watching = False
         self._branches = self._open = list(branches)
         self._attempts = 0
-        self._traced = traced
+        self._traced, self._resting = traced, resting
         self._counts: Counter[int] = Counter()
         self._counting = ExitStack()
         self._armed = [
@@ -81,6 +90,8 @@ class Proof:
             during.enter_context(torch.random.fork_rng(devices=devices))
             if "torch._dynamo" in sys.modules:  # nothing is compiled where nobody imported it
                 during.enter_context(torch.compiler.set_stance("force_eager"))
+            if self._resting is not None:
+                during.enter_context(self._resting())
             forward(*args, **kwargs)
         self._judge()
 
@@ -92,7 +103,7 @@ class Proof:
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or self.done or self._running:
             return
-        if has_compiled_parts(model):
+        if self._resting is not None or has_compiled_parts(model):
             # Not model(…): its hooks (FSDP gathers weights in one) have run or are about to.
             self.run(model.forward, args, kwargs)
         else:

@@ -4,21 +4,20 @@
 buffer, because a buffer is cast by ``.to(torch.bfloat16)``, wiped by ``to_empty`` and broadcast by
 DDP; it is no Python float, because a changing float recompiles.
 
-The module's class is exchanged for a subclass of itself, one for every class, rather than given a
-forward hook: `torch.compile` does not guard on hooks, and would go on using a graph that it made of
-an unscaled model of the same architecture. It does guard on classes. Parameter names, `isinstance`
-and what the module prints stay the same.
+The module's class is exchanged (`groundup.residual.derived`) rather than a forward hook given:
+`torch.compile` does not guard on hooks, and would go on using a graph that it made of an unscaled
+model of the same architecture. It does guard on classes.
 """
 
 from __future__ import annotations
 
-import copy
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from groundup.residual.derived import Derived, derive, exchange, give_back
 
 _ALPHA = "residual_alpha"
 _TRACED = "residual_traced"
@@ -52,23 +51,18 @@ class Traced:
         self.note = self._make_note()
 
 
-class _Scaled:
-    """What the subclasses have in common; their `base` is the class that a module came with."""
+class _Scaled(Derived):
+    """A module whose output is multiplied by α."""
 
-    base: type[nn.Module]
+    # A copy is scaled by the same tensor: an average of the weights is warmed up along.
+    _derived_shares = (_ALPHA, _TRACED)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy is scaled by the same tensor: an average of the weights is warmed up along."""
-        # Its class, not the scaled one of `base`: a parametrization derives another from that.
-        twin = memo[id(self)] = object.__new__(type(self))
-        for name, value in self.__dict__.items():
-            shared = name in (_ALPHA, _TRACED)
-            twin.__dict__[name] = value if shared else copy.deepcopy(value, memo)
-        return twin
+    @staticmethod
+    def _derived_methods(base: type[nn.Module]) -> dict[str, Any]:
+        def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return _times_alpha(self, base.__call__(self, *args, **kwargs))
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # The class was made here, so that pickle does not find it by its name.
-        return _restore, (self.base,), self.__getstate__()
+        return {"__call__": call}
 
 
 def install(module: nn.Module, alpha: torch.Tensor, traced: Traced) -> None:
@@ -76,7 +70,7 @@ def install(module: nn.Module, alpha: torch.Tensor, traced: Traced) -> None:
     bind(module, alpha)
     setattr(module, _TRACED, traced)
     if not isinstance(module, _Scaled):
-        module.__class__ = _scaled(type(module))
+        exchange(module, derive(_Scaled, type(module)))
 
 
 def bind(module: nn.Module, alpha: torch.Tensor) -> None:
@@ -91,7 +85,7 @@ def alpha_of(module: nn.Module) -> torch.Tensor | None:
 
 def stock_class(module: nn.Module) -> type[nn.Module]:
     """The class of `module` without the scaling."""
-    return module.base if isinstance(module, _Scaled) else type(module)
+    return module._derived_from if isinstance(module, _Scaled) else type(module)
 
 
 def remove(module: nn.Module) -> bool:
@@ -103,21 +97,9 @@ def remove(module: nn.Module) -> bool:
     if alpha_of(module) is None:
         return False
     assert isinstance(module, _Scaled)
-    if type(module) is _SUBCLASSES[module.base]:
-        module.__class__ = module.base  # type: ignore[assignment]
+    give_back(module)
     del module.__dict__[_ALPHA], module.__dict__[_TRACED]
     return True
-
-
-def remove_scaling(model: nn.Module) -> int:
-    """Take every scaling off a deepcopy of an attached model, whose `Warmup` is elsewhere.
-
-    Such a copy shares the α of the original; without it, it can be attached to on its own.
-    Returns the number of branches that were scaled. Their α counts as 1 from here on.
-    """
-    for module in model.modules():
-        release(module)
-    return sum(remove(module) for module in list(model.modules()))
 
 
 def hold(module: nn.Module, attributes: Mapping[str, Any]) -> None:
@@ -170,26 +152,3 @@ def _times_alpha_itself(module: nn.Module, output: Any) -> torch.Tensor:
                 "the model was moved after attach. Say warmup.at(step) before capturing"
             )
     return output * alpha
-
-
-_SUBCLASSES: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def _scaled(base: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of `base` whose outputs are scaled; always the same one, for torch.compile."""
-    if base not in _SUBCLASSES:
-        _SUBCLASSES[base] = _make_scaled(base)
-    return _SUBCLASSES[base]
-
-
-def _make_scaled(base: type[nn.Module]) -> type[nn.Module]:
-    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return _times_alpha(self, base.__call__(self, *args, **kwargs))
-
-    names: dict[str, Any] = {"base": base, "__call__": call, "__module__": base.__module__}
-    return types.new_class(base.__name__, (_Scaled, base), exec_body=lambda ns: ns.update(names))
-
-
-def _restore(base: type[nn.Module]) -> nn.Module:
-    kind = _scaled(base)
-    return kind.__new__(kind)

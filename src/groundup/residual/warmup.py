@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from groundup.residual.branches import Branch
 from groundup.residual.numbering import Numbering
 from groundup.residual.proof import BranchError, Proof, called_around, has_compiled_parts
 from groundup.residual.reminder import Reminder
+from groundup.residual.resting import Resting
 from groundup.residual.scaling import Scaling
 from groundup.schedules import DepthSchedule
 
@@ -38,6 +40,7 @@ class Warmup:
         schedule: DepthSchedule,
         branches: Sequence[Branch],
         numbering: Numbering,
+        rest: bool = False,
     ) -> None:
         self.schedule = schedule
         self._model = model
@@ -50,9 +53,13 @@ class Warmup:
         self._compiled = False
         self._following: Following | None = None
         self._scaling = Scaling(model, self._branches, numbering.places, self._values)
+        self._resting = Resting(model, self._branches, numbering.places) if rest else None
         called = called_around(model, self._branches)
-        self._proof = Proof(called, self._branches, self._scaling.traced)
+        proving = self._at_zero if rest else None
+        self._proof = Proof(called, self._branches, self._scaling.traced, proving)
         self._reminder = Reminder(called)
+        if self._resting is not None:
+            self._resting.write(self.dormant())
 
     def __repr__(self) -> str:
         end = ", finished" if self.finished else f" of {self._end:g}".replace(" of inf", "")
@@ -71,6 +78,8 @@ class Warmup:
         self.__dict__.update(state)
         if self._attached:  # copies of branches share the original's α until they get their own
             self._bind()
+            if self._resting is not None:
+                self._resting.part()
 
     # ------------------------------------------------------------------ the step
 
@@ -102,6 +111,8 @@ class Warmup:
         self._values = self._schedule_at(self._step)
         self._scaling.write(self._values)
         self._bind()
+        if self._resting is not None:
+            self._resting.write(self.dormant())
 
     def follow(self, optimizer: torch.optim.Optimizer) -> Warmup:
         """Advance after each ``optimizer.step()``, and keep the step in its parameter groups.
@@ -179,6 +190,17 @@ class Warmup:
         Of several stacks (encoder and decoder) one after the other.
         """
         return torch.tensor(self._values, device="cpu")
+
+    def dormant(self) -> list[bool]:
+        """Whether each layer 1…L still waits for its turn, as the schedule declares it; as
+        `alphas`, of several stacks one after the other."""
+        if not self._attached:
+            return [False] * self.depth
+        return [
+            one
+            for depth in self._numbering.depths
+            for one in self.schedule.dormant(self._step, depth)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """The step, the schedule, the depth of each stack. Plain data, JSON-serializable."""
@@ -278,6 +300,17 @@ class Warmup:
     def _branch_alphas(self) -> list[float]:
         return [self._values[place] for place in self._numbering.places]
 
+    @contextlib.contextmanager
+    def _at_zero(self) -> Iterator[None]:
+        """Within, every α is 0: what layers give then is what they may give while they rest."""
+        assert self._resting is not None
+        self._scaling.write([0.0] * self.depth)
+        try:
+            with self._resting.proving():
+                yield
+        finally:
+            self._scaling.write(self._values)
+
     def _bind(self) -> None:
         # Whether anything is compiled is looked for when it matters: it takes a walk of the model.
         spare = self._proof.done and not (
@@ -293,6 +326,8 @@ class Warmup:
         self._proof.cancel()
         self._reminder.cancel()
         self._scaling.remove()
+        if self._resting is not None:
+            self._resting.remove()
         self.unfollow()
         self._values, self._attached = [1.0] * self.depth, False
 

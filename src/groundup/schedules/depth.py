@@ -60,6 +60,12 @@ NAMES = (*_WARMING, "cascade", *_FIXED)
 FIXED = tuple(_FIXED)
 """Those that do not depend on the step and take no length."""
 
+WAITING = ("stagewise-0", "cascade")
+"""Those that declare layers dormant until their turn."""
+
+DORMANT = ("run", "skip")
+"""What may be done with dormant layers: compute them all the same, or not."""
+
 
 @dataclass(frozen=True)
 class DepthSchedule:
@@ -108,10 +114,28 @@ class DepthSchedule:
             return [1.0] * depth
         T = self.first_length(depth)
         if self.name == "cascade":
-            S = T if self.S is None else self.S
-            return [_clip((step - S * (l - 1)) / T) for l in layers]
+            return [_clip((step - self._apart(depth) * (l - 1)) / T) for l in layers]
         formula = _WARMING[self.name]
         return [formula(step, l, depth, T) for l in layers]
+
+    def waits(self, depth: int) -> list[float]:
+        """Updates for which layers 1…depth are declared dormant: it is as if they were not there.
+
+        `cascade` and `stagewise-0` declare it of layer l for S·(l−1) updates (T·(l−1)), all others
+        of none. That α is 0 says less: `linear` begins there too, with layers that are at work from
+        the first update.
+
+        >>> cascade(T=10, S=5).waits(depth=3)
+        [0.0, 5.0, 10.0]
+        """
+        layers = count("depth", depth)
+        if self.name not in WAITING:
+            return [0.0] * layers
+        return [float(self._apart(depth) * l) for l in range(layers)]
+
+    def dormant(self, step: float, depth: int) -> list[bool]:
+        """Whether layers 1…depth still wait for their turn at `step` completed updates."""
+        return [step < wait for wait in self.waits(depth)]
 
     def end(self, depth: int) -> float:
         """Updates until every α is exactly 1: 0 for `none`, infinite for `fix-*`."""
@@ -139,6 +163,10 @@ class DepthSchedule:
         """The schedule as JSON, read back by `from_json`."""
         given = {"T": self.T, "total": self.total, "S": self.S}
         return json.dumps({"name": self.name} | {k: v for k, v in given.items() if v is not None})
+
+    def _apart(self, depth: int) -> float:
+        """Updates between the starts of two neighbouring layers, where layers wait."""
+        return self.first_length(depth) if self.S is None else self.S
 
     def _lengths(self, depth: int) -> int:
         """How many T the whole warmup lasts."""

@@ -8,41 +8,31 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
 import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
+from tests.forked import Forked
+
 WORLD = 2
-ROOT = Path(__file__).resolve().parents[3]
 _PATIENCE = 300  # seconds for all checks; only what hangs takes as long
 
 
 def run(module: str, folder: Path) -> dict[str, str]:
     """Run every ``check_…(folder)`` of `module`; name → "" or what went wrong on which ranks."""
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, module, str(rank), str(folder)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=(folder / f"{rank}.log").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(WORLD)
+        Forked(_main, module, rank, folder, log=folder / f"{rank}.log") for rank in range(WORLD)
     ]
     try:
         for process in ranks:
-            process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        pass
+            if process.wait(_PATIENCE) is None:
+                break
     finally:
         for process in ranks:
             process.kill()
-            process.wait()
     outcomes: dict[str, str] = {}
     for rank in range(WORLD):
         told = folder / f"{rank}.json"
@@ -59,7 +49,7 @@ def names(module: str) -> list[str]:
 
 
 def _main(module: str, rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
+    checks = importlib.import_module(module)
     dist.init_process_group(
         "gloo",
         store=dist.FileStore(str(folder / "store"), WORLD),
@@ -70,7 +60,7 @@ def _main(module: str, rank: int, folder: Path) -> None:
     outcomes: dict[str, str] = {}
     for name in names(module):
         try:
-            getattr(sys.modules[module], name)(folder)
+            getattr(checks, name)(folder)
             outcomes[name] = ""
         except BaseException:
             outcomes[name] = traceback.format_exc()
@@ -78,7 +68,3 @@ def _main(module: str, rank: int, folder: Path) -> None:
     sys.stdout.flush()
     # Not by way of destroying the group: gloo now and then aborts or hangs in it.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

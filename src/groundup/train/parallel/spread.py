@@ -40,6 +40,9 @@ class Whole:
         """Where the weights lie."""
         return device
 
+    def expect(self, all_gradients: bool) -> None:
+        """Before an update: whether all weights will have gradients, or some layers rest."""
+
     def backward(self, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a micro-batch; `last`: of this update."""
         return contextlib.nullcontext()
@@ -56,10 +59,18 @@ class Replicated(Whole):
         super().__init__(model, world, config, device)
         # DDP averages.
         self.gradient_factor = float(world.size)
+        self._expects: bool | None = None
+
+    def expect(self, all_gradients: bool) -> None:
+        if self._expects == all_gradients:
+            return
+        self._expects, self.forward = all_gradients, None  # the one before lets go of the weights
         self.forward = nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device] if device.type == "cuda" else None,
+            self.model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
+            # To look for those without gradients takes time in every backward.
+            find_unused_parameters=not all_gradients,
         )
 
     def backward(self, last: bool) -> AbstractContextManager[None]:
