@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.data import Batches, windows
+from groundup.data.shuffle import permute
 
 
 def tokens_for(count: int, length: int, extra: int) -> np.ndarray:
@@ -63,6 +64,16 @@ def test_the_stream_of_samples_does_not_depend_on_the_batch_size(count, length, 
     small = Batches(tokens, length, batch, seed)
     joined = np.concatenate([small.batch(step) for step in range(2 * k, 3 * k)])
     assert np.array_equal(large, joined)
+
+
+def test_each_sample_is_the_window_of_the_definition():
+    # More windows than are looked up at once, and no multiple of it.
+    count, seed = 4100, 7
+    batches = Batches(tokens_for(count, 1, 0), 1, 8, seed)
+    for step in (0, 511, 512, 1024, 1536):
+        samples = range(step * 8, step * 8 + 8)
+        defined = [permute(g % count, count, (seed, g // count)) for g in samples]
+        assert batches.order(step).tolist() == defined
 
 
 def test_seeds_and_epochs_differ():

@@ -12,6 +12,7 @@ permute(g mod W, W, key=(seed, g // W)): every epoch shows each window once, in 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -130,12 +131,23 @@ def shuffled(first: int, last: int, windows: int, seed: int, *salt: int) -> NDAr
     sample = first
     while sample < last:
         epoch, position = divmod(sample, windows)
-        taken = min(last - sample, windows - position)
-        inside = np.arange(position, position + taken, dtype=np.int64)
+        chunk, start = divmod(position, _CHUNK)
+        part = _chunk(chunk, windows, (seed, epoch, *salt))[start : start + last - sample]
         at = sample - first
-        order[at : at + taken] = permute(inside, windows, (seed, epoch, *salt))
-        sample += taken
+        order[at : at + len(part)] = part
+        sample += len(part)
     return order
+
+
+# A permutation of few costs as much as one of many: those of a batch are looked up.
+_CHUNK = 4096
+
+
+@lru_cache(maxsize=64)
+def _chunk(chunk: int, windows: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    """A part of an epoch: the windows of its samples from chunk * _CHUNK on, at most so many."""
+    positions = np.arange(chunk * _CHUNK, min((chunk + 1) * _CHUNK, windows), dtype=np.int64)
+    return permute(positions, windows, key)
 
 
 def row_range(size: int, step: int, start: int, stop: int | None) -> tuple[int, int, int]:

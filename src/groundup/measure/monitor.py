@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundup.measure import spikes
 
@@ -37,7 +38,7 @@ class Monitor:
     numbers in the range of float32. A spike enters the windows that follow like any other point
     (unless it is not finite), so the next one has to reach further until it has left them.
 
-    Each point costs O(window): about 40 µs.
+    Each point costs O(window): some 12 µs, and 40 µs where it lies near the threshold or beyond.
 
     Args:
         window: points each one is compared with, at least 2.
@@ -75,6 +76,8 @@ class Monitor:
             return None
         point = math.nan if value is None or not math.isfinite(value) else float(value)
         last = self._points[self._filled - self.window : self._filled]
+        if value is not None and self._is_far_from_a_spike(float(value), last):
+            return None
         # What they are scaled by is a power of two, and changes no verdict.
         series = spikes.as_series(np.append(last, point))
         is_spike, _ = spikes.judge_block(series[None, :-1], series[-1:], self.threshold)
@@ -83,6 +86,13 @@ class Monitor:
         finite = last[np.isfinite(last)]
         mean, deviation = (finite.mean(), finite.std()) if len(finite) else (math.nan, math.nan)
         return Verdict(point, float(mean), float(deviation))
+
+    def _is_far_from_a_spike(self, value: float, last: NDArray[np.float64]) -> bool:
+        """Whether no rounding could make it one. False where anything is not finite."""
+        mean, deviation = last.mean(), last.std()
+        # The wider the window spreads for its size, the less of the deviation is rounding.
+        precise = 1e-6 * abs(mean) < deviation < math.inf
+        return bool(precise and abs(value - mean) < 0.99 * self.threshold * deviation)
 
     def add(self, value: float | None) -> Verdict | None:
         """Judge the next point and add it to the series."""

@@ -36,7 +36,7 @@ def make(run: Run, step: int, spikes: Warn, word: Tensor) -> Update:
     """Forward, backward, and the update after `step` others; `word` is summed over processes."""
     config = run.recipe.train
     tokens = run.recipe.tokens_per_step
-    setup.seed_update(config.seed, step, run.world.rank)
+    setup.seed_update(config.seed, step, run.world.rank, run.device)
     cross_entropy, done = torch.zeros((), device=run.device), 0
     mine = run.data.batches.size // run.world.size
     for inputs, targets in micro_batches(run, run.rewinds.batch(step)):
