@@ -25,8 +25,11 @@ demo: $(READY) ## train with and without residual warmup, side by side, and writ
 	$(BIN)/groundup compare quickstart
 
 test: $(READY) ## run the tests
-	@# A worker for each core; more threads would only wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	@# A worker for each core; more threads would only wait for each other. Bytecode is kept whatever
+	@# the environment says: set-up makes none, and each process would compile PyTorch anew. Files
+	@# in their order: sorted by how many tests they have, the few long ones come last.
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
+		$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -6,8 +6,6 @@ import io
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from groundup.cli import main
 from groundup.train.trained import open_trained
 from tests.evaluate.texts import PASSAGES, WIKITEXT
+from tests.forked import side_by_side
 from tests.train.runs import metrics
 
 
@@ -318,15 +317,18 @@ def test_what_is_limited_does_not_replace_the_whole(own: Path, texts: Path, caps
     assert [result["documents"] for result in found.values()] == [2, 1, 2, 2]
 
 
-def test_two_processes_share_the_work(own: Path, texts: Path, capsys: Any) -> None:
-    asked = [str(own), "--text", str(texts / "code.jsonl"), "--batch", "1"]
-    assert main(["eval", *asked]) == 0
+def test_two_processes_share_the_work(own: Path, texts: Path, tmp_path: Path, capsys: Any) -> None:
+    asked = ["eval", str(own), "--text", str(texts / "code.jsonl"), "--batch", "1"]
+    assert main(asked) == 0
     printed = capsys.readouterr().out
     alone = held(own)["results"]
     shutil.rmtree(own / "evaluations")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "groundup", "eval", *asked, "--device", "cpu"]
-    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
-    assert done.stdout == printed
+    logs = [tmp_path / str(rank) for rank in range(2)]
+    for process in side_by_side([*asked, "--device", "cpu"], logs):
+        assert process.wait(120) == 0, process.log.read_text()
+    progress, _, said = logs[0].read_text().partition("\n")
+    assert progress.startswith("✓")
+    assert said == printed
+    assert logs[1].read_text() == ""
     for metric, value in held(own)["results"]["code"].items():
         assert value == (pytest.approx(alone["code"][metric]) if value else alone["code"][metric])

@@ -16,17 +16,17 @@ import pytest
 
 from groundup.train import Recipe, toml, train
 from groundup.train.folder import FolderError, locked
+from tests.forked import Forked, finished, groundup
 from tests.train.poisoned import Listening
 
 
-def command(recipe_file: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "groundup", "train", str(recipe_file), "--out", str(out)]
+def started(recipe_file: Path, out: Path) -> Forked:
+    return groundup("train", recipe_file, "--out", out, log=out.with_suffix(".log"))
 
 
-def started(recipe_file: Path, out: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(recipe_file, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def ended(recipe_file: Path, out: Path) -> str:
+    """What it printed."""
+    return finished("train", recipe_file, "--out", out, log=out.with_suffix(".log"))
 
 
 def lines(out: Path) -> int:
@@ -34,7 +34,7 @@ def lines(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for_lines(process: subprocess.Popen, out: Path, count: int) -> None:
+def wait_for_lines(process: Forked | subprocess.Popen, out: Path, count: int) -> None:
     """Until `count` updates are recorded or the process has ended."""
     until = time.monotonic() + 120
     while lines(out) < count and process.poll() is None:
@@ -54,7 +54,7 @@ def test_sigkill_at_any_moment_and_the_same_command_ends_with_the_same_metrics(
     recipe: Recipe, tmp_path: Path, compiled: bool, kills: int
 ) -> None:
     path = written(recipe, tmp_path, steps=150, checkpoint_every=7, compile=compiled)
-    subprocess.run(command(path, tmp_path / "undisturbed"), check=True, capture_output=True)
+    ended(path, tmp_path / "undisturbed")
     draw = random.Random(1)
     out = tmp_path / "killed"
     progress = []
@@ -67,8 +67,7 @@ def test_sigkill_at_any_moment_and_the_same_command_ends_with_the_same_metrics(
         process.wait()
         progress.append(lines(out))
         assert not (out / "summary.json").exists(), "the run ended before it was killed"
-    done = subprocess.run(command(path, out), check=True, capture_output=True, text=True)
-    assert "going on after" in done.stdout
+    assert "going on after" in ended(path, out)
     assert progress == sorted(progress)
     expected = (tmp_path / "undisturbed" / "metrics.jsonl").read_bytes()
     assert (out / "metrics.jsonl").read_bytes() == expected
@@ -80,7 +79,8 @@ def test_a_polite_signal_saves_first(
 ) -> None:
     path = written(recipe, tmp_path, steps=400, checkpoint_every=1000)
     out = tmp_path / "run"
-    process = started(path, out)
+    command = [sys.executable, "-m", "groundup", "train", path, "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_lines(process, out, 5)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
@@ -88,8 +88,7 @@ def test_a_polite_signal_saves_first(
     assert "the same command goes on" in said
     (saved,) = (out / "checkpoints").iterdir()
     assert saved.name == f"step-{lines(out):08d}"
-    done = subprocess.run(command(path, out), check=True, capture_output=True, text=True)
-    assert f"going on after {int(saved.name[5:])} updates" in done.stdout
+    assert f"going on after {int(saved.name[5:])} updates" in ended(path, out)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import itertools
 import random
 import shutil
 import signal
-import subprocess
 import time
 import weakref
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from groundup.train.checkpoint import Checkpoints
 from groundup.train.spikes.rewinds import Rewinds
 from tests.train.poisoned import Listening, acting, contents
 from tests.train.runs import changed, forget_the_end, lines
-from tests.train.test_faults import command, started
+from tests.train.test_faults import ended, started
 
 
 @pytest.mark.parametrize("action", ["warn", "skip", "rewind"])
@@ -71,28 +73,60 @@ class Killed(BaseException):
     """What a kill looks like from inside: nothing more is written."""
 
 
+# Where a run can be killed on the way, and how often it comes there.
+MOMENTS = {
+    (Rewinds, "add"): 1,
+    (Rewinds, "discard_undone"): 2,
+    (Checkpoints, "resume"): 2,
+    (recorder.Recorder, "__init__"): 2,
+    (recorder.Recorder, "event"): 1,
+    (Checkpoints, "save"): 3,
+}
+
+
+@pytest.fixture(scope="module")
+def rewound(poisoned: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """From the spike at 41 back to 40, and the checkpoints at 20, 40 and 45."""
+    recipe, out = changed(acting(poisoned, "rewind"), steps=45), tmp_path_factory.mktemp("rewound")
+    seen: Counter[tuple[type, str]] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in MOMENTS:
+            patch.setattr(owner, name, counting(owner, name, seen))
+        train(recipe, out)
+    assert seen == MOMENTS
+    assert [(e["step"], e["to"]) for e in lines(out, "events")] == [(41, 40)]
+    return recipe, out
+
+
+def counting(owner: type, name: str, seen: Counter[tuple[type, str]]) -> Callable[..., Any]:
+    original = getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        seen[owner, name] += 1
+        return original(*args, **kwargs)
+
+    return counted
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "before", "times"),
+    ("owner", "name", "before"),
     [
-        (Rewinds, "add", True, 1),
-        (Rewinds, "add", False, 1),
-        (Rewinds, "discard_undone", False, 2),
-        (Checkpoints, "resume", False, 2),
-        (recorder.Recorder, "__init__", False, 2),
-        (recorder.Recorder, "event", False, 1),
-        (Checkpoints, "save", True, 3),
-        (Checkpoints, "save", False, 3),
+        (Rewinds, "add", True),
+        (Rewinds, "add", False),
+        (Rewinds, "discard_undone", False),
+        (Checkpoints, "resume", False),
+        (recorder.Recorder, "__init__", False),
+        (recorder.Recorder, "event", False),
+        (Checkpoints, "save", True),
+        (Checkpoints, "save", False),
     ],
 )
 def test_killed_at_each_moment_of_a_rewind(
-    poisoned: Recipe, tmp_path: Path, owner, name: str, before: bool, times: int
+    rewound: tuple[Recipe, Path], tmp_path: Path, owner: type, name: str, before: bool
 ) -> None:
-    """From the spike at 41 back to 40, and the checkpoints at 20, 40 and 45."""
-    recipe = changed(acting(poisoned, "rewind"), steps=45)
-    train(recipe, tmp_path / "undisturbed")
-    assert [(e["step"], e["to"]) for e in lines(tmp_path / "undisturbed", "events")] == [(41, 40)]
+    recipe, undisturbed = rewound
     original = getattr(owner, name)
-    for call in range(times + 1):
+    for call in range(MOMENTS[owner, name]):
         calls = itertools.count()
 
         def mortal(*args, call=call, calls=calls, **kwargs):
@@ -107,13 +141,10 @@ def test_killed_at_each_moment_of_a_rewind(
         out = tmp_path / str(call)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, mortal)
-            if call == times:
-                train(recipe, out)  # no further call
-                return
             with pytest.raises(Killed):
                 train(recipe, out)
         train(recipe, out)
-        assert contents(out) == contents(tmp_path / "undisturbed")
+        assert contents(out) == contents(undisturbed)
 
 
 def test_a_rewind_leaves_no_model_behind_and_compiles_nothing_anew(
@@ -176,10 +207,8 @@ def test_really_killed_at_any_moment(
     poisoned: Recipe,
     undisturbed: dict[str, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     action: str,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path, out = tmp_path / "recipe.toml", tmp_path / "run"
     path.write_text(toml.dumps(acting(poisoned, action)))
     draw = random.Random(7)
@@ -194,7 +223,7 @@ def test_really_killed_at_any_moment(
         process.send_signal(number)
         process.wait()
         assert not (out / "summary.json").exists(), "the run ended before it was killed"
-    subprocess.run(command(path, out), check=True, capture_output=True)
+    ended(path, out)
     assert contents(out) == contents(undisturbed[action])
 
 
