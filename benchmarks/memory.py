@@ -158,7 +158,8 @@ def main() -> None:
     for case in cases:
         recipe = case.recipe(device, args.layers, args.vocab_size)
         sizes = Sizes.of(recipe)
-        memory = Memory(recipe, 1, sizes, fused_norms=device.type == "cuda", context=0)
+        fused = device.type == "cuda"
+        memory = Memory(recipe, 1, sizes, fused_norms=fused, context=0, device=device.type)
         found, plan = measured(recipe, device), memory.peak
         print(
             f"  {case.size!s:<14} {case.words:<36} planned {plan.total / 2**20:9.1f} MiB, measured "

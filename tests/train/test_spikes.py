@@ -235,7 +235,7 @@ def _poison(forward, steps: set[int], counted: Iterator[int]):
         losses = forward(self, tokens, targets)
         if not torch.is_grad_enabled() or next(counted) not in steps:
             return losses
-        return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
+        return losses._make(each * math.nan for each in losses)
 
     return wrapped
 

@@ -242,9 +242,9 @@ def _poison(forward):
 
     def wrapped(self, tokens, targets=None):
         losses = forward(self, tokens, targets)
-        if targets is None:  # looked at, not trained
+        if not torch.is_grad_enabled():  # looked at, not trained
             return losses
-        return losses._replace(cross_entropy=losses.cross_entropy * math.nan)
+        return losses._make(each * math.nan for each in losses)
 
     return wrapped
 

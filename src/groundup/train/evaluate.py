@@ -61,11 +61,11 @@ class HeldOut:
         with torch.no_grad():
             for rows in self._of(world):
                 tokens = torch.from_numpy(rows).to(device)
+                targets = tokens[:, 1:]
                 with compute_precision(precision, device):
-                    logits = model(tokens[:, :-1].clamp(min=0))
-                sums, counts = positions.loss_by_position(logits, tokens[:, 1:])
-                total += sums
-                number += counts
+                    losses = model(tokens[:, :-1].clamp(min=0), targets)
+                total += losses.by_token.sum(0, dtype=torch.float64)
+                number += (targets != positions.IGNORE_INDEX).sum(0)
         model.train(was_training)
         probing.reshard(model)
         world.sum_(total)

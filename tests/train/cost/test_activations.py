@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.model import ModelConfig, Transformer
+from groundup.model import ModelConfig, Transformer, losses
 from groundup.train.cost import Activations, LiveBytes
+from groundup.train.cost.head import HeadCost
 from groundup.train.recompute import recompute
 from groundup.train.setup import compute_precision
 
@@ -25,12 +26,11 @@ def rows(config: ModelConfig, sequences: int, length: int) -> Tensor:
 
 
 def casts(model: Transformer, precision: str, what: str) -> int:
-    """Bytes of the bf16 copies of matrices that autocast keeps for the backward."""
+    """Bytes of the bf16 copies of matrices that the backward needs: not of the head's."""
     if precision == "float32":
         return 0
     inside = model.layers if what == "none" else []
     kept = [p for layer in inside for p in layer.parameters() if p.ndim == 2]
-    kept.append((model.embedding if model.head is None else model.head).weight)
     return 2 * sum(p.numel() for p in kept)
 
 
@@ -55,9 +55,10 @@ def planned(
     config = model.config
     a = Activations.of(config, precision, fused_norms=False, **settings)
     tokens = sequences * length
-    each = config.layers * a.layer + a.ends + a.loss
+    each = config.layers * a.layer + a.ends
+    head = HeadCost.of(config, precision, tokens, "cpu")
     what = settings.get("recompute", "none")
-    return tokens * each + length * a.rotary + casts(model, precision, what)
+    return tokens * each + length * a.rotary + head.kept + casts(model, precision, what)
 
 
 SHAPES = {
@@ -81,6 +82,24 @@ def test_what_is_kept_for_the_backward(shape: str, precision: str) -> None:
     found = saved(model, rows(model.config, SEQUENCES, LENGTH), precision)
     want = planned(model, precision, SEQUENCES, LENGTH, compiled=False)
     assert want == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_what_the_loss_of_whole_logits_takes(precision: str, z_loss: float) -> None:
+    """As of a model of transformers: beside the cast of the weight, the input and the targets."""
+    logits, targets = torch.zeros(40, 9000, requires_grad=True), torch.zeros(40, dtype=torch.int64)
+    config = replace(BASE, vocab_size=9000, z_loss=z_loss, hf_config={"model_type": "llama"})
+    want = HeadCost.of(config, precision, 40)
+    with LiveBytes() as live:
+        whole = logits.bfloat16() if precision == "bf16" else 1 * logits
+        loss = losses(whole, targets, z_loss)
+        del whole
+        assert live.now == pytest.approx(want.kept, rel=0.01)
+        assert live.peak == pytest.approx(want.forward, rel=0.01)
+        live.restart()
+        loss.total.backward()
+        assert live.peak <= 1.01 * want.backward + logits.nbytes
 
 
 @pytest.mark.parametrize(("sequences", "length"), [(1, 16), (7, 16), (1, 130)])

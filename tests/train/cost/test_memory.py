@@ -63,7 +63,7 @@ def measured_peak(recipe: Recipe) -> int:
 
 
 def planned(recipe: Recipe, size: int = 1) -> Memory:
-    return Memory(recipe, size, Sizes.of(recipe), fused_norms=False, context=0)
+    return Memory(recipe, size, Sizes.of(recipe), fused_norms=False, context=0, device="cpu")
 
 
 RECIPES = {
@@ -73,6 +73,12 @@ RECIPES = {
     "one short sequence": recipe_of(batch=1),
     "post, tied, z-loss": recipe_of(replace(MODEL, placement="post", tied=True, z_loss=1e-4)),
     "large vocabulary": recipe_of(replace(MODEL, vocab_size=6000, layers=1), precision="bf16"),
+    **{
+        f"chunks of the head, {precision}": recipe_of(
+            replace(MODEL, vocab_size=6000, layers=1), precision=precision, batch=40
+        )
+        for precision in ("float32", "bf16")
+    },
     "grouped sandwich": recipe_of(
         replace(MODEL, placement="sandwich", qk_norm=True, kv_heads=1), precision="bf16"
     ),

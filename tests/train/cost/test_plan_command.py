@@ -107,6 +107,16 @@ def test_it_says_what_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(110M without the input embedding; the head is the same matrix)" in said
 
 
+def test_layers_that_are_skipped_cost_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Layer l of 12 is left out of the first 30·(l − 1) of 750 updates."""
+    flags = ["--residual.schedule", "cascade", "--residual.S", "30", "--residual.T", "60"]
+    flags += ["--residual.fraction", "None"]
+    whole = plan(capsys, "quickstart", *flags)
+    found = plan(capsys, "quickstart", *flags, "--residual.dormant", "skip")
+    layer = 6 * (4 * 64 * 64 + 3 * 64 * 176) + 12 * 64 * 128
+    assert whole["flops"] - found["flops"] == 12 * 128 * 30 * sum(range(12)) * layer
+
+
 def test_hours_and_disk(capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(capsys, "c4-1.3b", "--gpus", "8", "--peak", "500", "--utilization", "0.5")
     tokens = 100_000 * 512 * 1024

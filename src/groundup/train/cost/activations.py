@@ -1,9 +1,9 @@
 """What a forward keeps for its backward: closed forms, in bytes for each token of a micro-batch.
 
 Read off groundup.model, operation by operation, with d the width, k that of keys and values, f that
-of the feed-forward branch, H and K the numbers of query and key heads, V the vocabulary, and c the
-bytes of a number in the compute precision (bf16: 2, float32: 4). Attention is PyTorch's fused one,
-which keeps one float32 for each head and query and no matrix of T × T.
+of the feed-forward branch, H and K the numbers of query and key heads, and c the bytes of a number
+in the compute precision (bf16: 2, float32: 4). Attention is PyTorch's fused one, which keeps one
+float32 for each head and query and no matrix of T × T. The head's loss is in head.py.
 
 Checked against what PyTorch keeps, and against the peak of live bytes, by
 tests/train/cost/test_activations.py; on a GPU by benchmarks/memory.py.
@@ -26,19 +26,13 @@ class Activations:
         layer: kept by each layer, until its backward.
         inside: what a layer has besides while its backward runs: what it computes again, if it
             does, and the gradients on their way through it.
-        ends: kept by the embedding, the last norm and the input of the head.
-        loss: kept by the loss, a multiple of V.
-        loss_forward: the most that the loss takes, in the forward.
-        loss_backward: the same when its backward begins, which is when all layers are kept.
+        ends: kept by the embedding and the last norm, and the input of the head or its gradient.
         rotary: of a sequence's tokens, but once for all sequences.
     """
 
     layer: float
     inside: float
     ends: float
-    loss: float
-    loss_forward: float
-    loss_backward: float
     rotary: float
 
     @classmethod
@@ -64,7 +58,6 @@ class Activations:
             stream: bytes of a number of the residual stream; 2 where FSDP gathers weights in bf16.
         """
         d, c = config.width, _BYTES[precision]
-        vocabulary = config.vocab_size or 0
         spread = 0 if fused_norms else _FLOAT32
         whole = _compiled(config, c, stream) if compiled else _eager(config, c, spread, precision)
         products = _products(config, c)
@@ -74,16 +67,10 @@ class Activations:
         # Of the gradients on their way: those of the stream, and two of the feed-forward's inside.
         inside: float = 2 * _FLOAT32 * d + 2 * c * config.feed_forward_width
         inside += whole - kept[recompute] if recompute != "none" else 0
-        # log softmax is kept; at its backward come the gradients before and after it. The z-loss
-        # keeps the logits too, and passes on a gradient of its own.
-        z = config.z_loss > 0
         return cls(
             layer=kept[recompute],
             inside=inside,
-            ends=(_FLOAT32 + spread) * d + _FLOAT32 + c * d + 24,  # token, target, target in a row
-            loss=vocabulary * (8 if z else 4),
-            loss_forward=vocabulary * (8 if precision == "float32" else 10),
-            loss_backward=vocabulary * (20 if z else 12),
+            ends=(_FLOAT32 + spread) * d + _FLOAT32 + c * d + 8,  # and the token
             rotary=2 * _FLOAT32 * config.head_dim,
         )
 

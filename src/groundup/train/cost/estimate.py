@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from groundup.train.setup import PEAKS, per_process
 CHINCHILLA = 20
 """Tokens per parameter that train best for their FLOPs (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
+_OF_LAYERS = ("layers", "attention", "feed-forward")  # kinds of parameters
 _DISK = 1e9  # bytes a second
 _MOST_GPUS = 1024
 
@@ -100,7 +102,20 @@ class Estimate:
 
     @property
     def flops(self) -> int:
-        return self.tokens * self.flops_per_token
+        """Of the run, without the layers that it skips while they are dormant."""
+        return self.tokens * self.flops_per_token - self._skipped
+
+    @property
+    def _skipped(self) -> int:
+        recipe, model = self.recipe, self.recipe.model
+        if recipe.residual.dormant == "run":
+            return 0
+        steps = recipe.train.steps
+        waits = recipe.residual.resolve(steps).waits(model.layers)
+        updates = sum(min(math.ceil(wait), steps) for wait in waits)
+        parameters = sum(self.parameters.get(kind, 0) for kind in _OF_LAYERS) // model.layers
+        per_token = 6 * parameters + 12 * model.heads * model.head_dim * recipe.data.length
+        return updates * recipe.tokens_per_step * per_token
 
     @property
     def tokens_per_parameter(self) -> float:

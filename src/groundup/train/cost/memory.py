@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from groundup.model.kinds import kind_of
-from groundup.optim.registry import info
+from groundup.optim.table import info
 from groundup.train.cost.activations import Activations
+from groundup.train.cost.head import HeadCost
 from groundup.train.cost.state import OptimizerCost, nbytes
 from groundup.train.parallel.config import ParallelConfig
 from groundup.train.recipe import Recipe
@@ -100,7 +101,8 @@ class Memory:
         recipe: with `model.vocab_size`.
         size: processes, one GPU each.
         sizes: of its weights and of what its optimizer takes.
-        fused_norms, context: of the device; see `Activations` and `CONTEXT`.
+        fused_norms, context, device: of the device and its type; see `Activations`, `CONTEXT`,
+            `HeadCost`.
     """
 
     recipe: Recipe
@@ -108,6 +110,7 @@ class Memory:
     sizes: Sizes
     fused_norms: bool = True
     context: int = CONTEXT
+    device: str = "cuda"
 
     @property
     def peak(self) -> Moment:
@@ -141,19 +144,22 @@ class Memory:
         found = self._standing | self._passing
         found["weights in bf16"] = self._casts(self._cached)
         found["activations"] = self._kept
-        found["logits and loss"] = self._of_tokens(self._activations.loss_forward)
+        found["head and loss"] = self._head.forward
         return found
 
     @property
     def _backward(self) -> dict[str, int]:
         found = self._standing | self._passing
-        found["weights in bf16"] = self._casts(self._saved)
+        # A head without whole logits has its weight's gradient already, and needs no cast.
+        done = 0 if self.recipe.model.hf_config else self._head_weight
+        found["weights in bf16"] = self._casts(self._saved - done)
         found["activations"] = self._kept
-        found["logits and loss"] = self._of_tokens(self._activations.loss_backward)
+        found["head and loss"] = self._head.backward
         inside = self._of_tokens(self._activations.inside) + self._casts(self._again)
         # When the loss is done with, the last layer's backward begins.
-        if inside > found["logits and loss"]:
-            del found["logits and loss"]
+        gradient = self._head_weight
+        if gradient + inside > found["head and loss"]:
+            found["head and loss"] = gradient
             found["backward of a layer"] = inside
         return found
 
@@ -310,9 +316,18 @@ class Memory:
         return self._saved if self.recipe.train.compile else self.sizes.matrices
 
     @property
+    def _head_weight(self) -> int:
+        return self.sizes.matrices - self.sizes.layer_matrices * self.recipe.model.layers
+
+    @property
     def _again(self) -> int:
         again = self.recipe.train.recompute != "none"
         return self.sizes.layer_matrices if again else 0
+
+    @cached_property
+    def _head(self) -> HeadCost:
+        tokens = self._micro_batch * self.recipe.data.length
+        return HeadCost.of(self.recipe.model, self.recipe.train.precision, tokens, self.device)
 
     @cached_property
     def _activations(self) -> Activations:
