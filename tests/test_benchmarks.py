@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -99,6 +100,49 @@ def test_measuring_reports_each_word(tmp_path: Path) -> None:
     assert words <= result["cost_in_updates"].keys()
     assert result["intervals"]["depth"] == 200
     assert "over the run" in said
+
+
+def test_cost_is_given_against_each_size(tmp_path: Path) -> None:
+    out, figure = tmp_path / "scaling.json", tmp_path / "scaling.png"
+    axes = ("depth", "width", "length", "vocabulary")
+    flags = ("--only", *axes, "--depth", "1", "2", "3", "--figure", str(figure))
+    said = run("--quick", *flags, "--device", "cpu", "--out", str(out), program="scaling.py")
+    results = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert [result["axis"] for result in results] == list(axes)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    depth, _, length, vocabulary = (result["points"] for result in results)
+    # A layer's weights with AdamW's two moments, and a token's row in embedding and head.
+    for points in (depth, vocabulary):
+        steps = {b["held_bytes"] - a["held_bytes"] for a, b in itertools.pairwise(points)}
+        assert len(steps) == 1
+        assert all(a["held_bytes"] >= 12 * a["parameters"] for a in points)
+    assert len({point["tokens"] for point in length}) == 1
+    assert "for each layer" in said
+
+
+def test_laws_find_what_times_were_made_of() -> None:
+    code = """
+from laws import Line, Power
+sizes = (2, 4, 8, 16)
+line = [{str(n): (k + 3 + 0.5 * n,) for n in sizes} for k in (-0.1, 0.0, 0.1, 0.0)]
+found = Line().fit(sizes, line, 0)
+assert abs(found["each"]["value"] - 0.5) < 1e-9 and abs(found["fixed"]["value"] - 3) < 1e-9
+assert max(abs(one["value"]) for one in found["off_the_line"].values()) < 1e-12
+bent = [{str(n): (3 + 0.1 * n**2,) for n in sizes}] * 4
+assert not Line().fit(sizes, bent, 0)["linear_within_spread"]
+power = Power().fit(sizes, [{str(n): (0.2 * n**1.5,) for n in sizes}] * 4, 0)
+assert abs(power["exponent"]["value"] - 1.5) < 1e-9 and abs(power["at_one"]["value"] - 0.2) < 1e-9
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER, timeout=300)
+
+
+def test_the_way_to_the_first_update_is_told_in_parts(tmp_path: Path) -> None:
+    out = tmp_path / "startup.json"
+    run("--quick", "--device", "cpu", "--out", str(out), program="startup.py")
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]["first update"]
+    assert result["name"] == "cold"
+    assert "tokenizer and tokens" in result["parts"]
+    assert sum(result["parts"].values()) <= result["wall"]["median"]
 
 
 def test_memory_is_planned_and_measured(tmp_path: Path) -> None:

@@ -77,23 +77,21 @@ def _print_anything() -> None:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from groundup.train.parallel.start import speaks
+    from groundup.train.errors import FailedElsewhere, ProcessLost, TrainingStopped
     from groundup.train.signals import Interrupted
-    from groundup.train.trainer import ProcessLost, TrainingStopped
-    from groundup.train.world import FailedElsewhere, lost, why_lost
 
     command = importlib.import_module(f"groundup.commands.{name}")
     try:
         return command.main(arguments)
     except Interrupted as stopped:
-        said = f"{stopped}; the same command goes on from there" if speaks() else ""
+        said = f"{stopped}; the same command goes on from there" if _speaks() else ""
         return _fail(said, stopped.code)
     except KeyboardInterrupt:  # before or after the loop, where there is nothing to save
         return _fail("stopped", 130)
     except ProcessLost as gone:
         return _fail(str(gone), 1)
     except TrainingStopped as stopped:
-        return _fail(str(stopped) if speaks() else "", 1)
+        return _fail(str(stopped) if _speaks() else "", 1)
     except FailedElsewhere:
         return 2
     except BrokenPipeError:
@@ -101,11 +99,19 @@ def _run(name: str, arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:  # before or after the loop
+        from groundup.train.world import lost, why_lost  # with torch, which not each command needs
+
         if not lost(error):
             raise
         return _fail(
             f"another process of the run is gone: {why_lost(error)}. The same command goes on", 1
         )
+
+
+def _speaks() -> bool:
+    """Whether this process tells what all of a run know."""
+    start = sys.modules.get("groundup.train.parallel.start")
+    return start is None or start.speaks()
 
 
 def _silenced() -> bool:

@@ -35,6 +35,8 @@ from groundup.data import config as module
         ("deduplicate", "yes"),
         ("length", 0),
         ("length", -1),
+        ("documents", "parted"),
+        ("documents", None),
         ("folder", ""),
     ],
 )

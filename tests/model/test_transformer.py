@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.model import PLACEMENTS, Losses, ModelConfig, Transformer, initialize, losses
+from groundup.model import PLACEMENTS, Losses, ModelConfig, Transformer, initialize
 from groundup.model.rotary import Rotary
 
 TOKENS = torch.arange(24).reshape(2, 12) % 19
@@ -32,36 +32,6 @@ def test_logits_or_losses() -> None:
     assert both.z == 0
     assert torch.equal(both.total, both.cross_entropy)
     assert both.cross_entropy.item() / 24 == pytest.approx(2.94, abs=0.1)  # ≈ ln 19
-
-
-def test_losses_are_sums_over_the_targets_that_count() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(4, 6, 19, generator=generator)
-    targets = torch.randint(19, (4, 6), generator=generator)
-    targets[1], targets[3, 2:] = -100, -100
-    whole = losses(logits, targets, z_loss=0.01)
-    parts = [losses(logits[i : i + 1], targets[i : i + 1], z_loss=0.01) for i in range(4)]
-    torch.testing.assert_close(sum(p.total for p in parts), whole.total)
-    assert parts[1] == (0, 0)
-    kept = targets != -100
-    log_z = logits[kept].double().exp().sum(-1).log()
-    chosen = logits[kept].double().gather(-1, targets[kept, None])[:, 0]
-    assert whole.cross_entropy.item() == pytest.approx((log_z - chosen).sum().item(), rel=1e-6)
-    assert whole.z.item() == pytest.approx(0.01 * (log_z**2).sum().item(), rel=1e-6)
-    assert losses(logits, targets).z == 0
-
-
-def test_losses_are_float32_and_ignored_tokens_have_no_gradient() -> None:
-    logits = torch.randn(2, 3, 19).bfloat16().requires_grad_()
-    targets = torch.tensor([[1, -100, 2], [-100, -100, -100]])
-    got = losses(logits, targets, z_loss=0.1)
-    assert {got.cross_entropy.dtype, got.z.dtype, got.total.dtype} == {torch.float32}
-    expected = losses(logits.detach().float(), targets, z_loss=0.1)
-    assert torch.equal(got.total, expected.total)
-    got.total.backward()
-    ignored = targets == -100
-    assert logits.grad[ignored].abs().max() == 0
-    assert logits.grad[~ignored].abs().amax(-1).min() > 0
 
 
 def test_rotary_is_float32_in_any_model() -> None:

@@ -391,7 +391,7 @@ def test_importing_stays_light() -> None:
     code = (
         "import sys, groundup; assert 'torch.distributed.tensor' not in sys.modules\n"
         "from groundup import optim; optim.names(); optim.info('lion')\n"
-        "import groundup.optim.groups\n"
+        "import groundup.optim.grouping\n"
         "assert callable(optim.groups) and 'pytorch_optimizer' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,13 +31,6 @@ FINISHED = 10**6
 OPTIONAL = ("transformers", "timm")  # what is not there is not tested
 # More than the stream: attention, position biases.
 RETURN_MORE = ("BLOOM", "GPT-J", "MPT", "T5", "T5 v1.1", "mT5")
-    "BLOOM",
-    "GPT-J",
-    "MPT",
-    "T5",
-    "T5 v1.1",
-    "mT5",
-)  # than the stream: attention, biases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about their own settings
 

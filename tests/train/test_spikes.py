@@ -192,7 +192,7 @@ def test_a_rewind_is_told_with_what_it_passed_over(
     state = json.loads(
         (undisturbed["rewind"] / "checkpoints" / "step-00000150" / "state.json").read_text()
     )
-    passed = {event["to"]: event["passed"] for event in events}
+    passed = {event["batch"]: event["passed"] for event in events}  # of both series: once
     assert state["passed"] == sum(passed.values()) > 0
 
 
@@ -273,21 +273,23 @@ def test_what_is_not_finite_is_a_spike_before_the_first_window_too(
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ("skip", "update 123: .* with skipped updates before it: 2, which is spikes.limit"),
-        ("rewind", "update 120: .* with rewinds before it: 2, which is spikes.limit"),
+        ("skip", "with skipped updates before it: 2, which is spikes.limit"),
+        ("rewind", "with rewinds before it: 2, which is spikes.limit"),
     ],
 )
 def test_at_the_limit_the_run_stops_and_with_a_higher_one_goes_on(
     poisoned: Recipe, undisturbed: dict[str, Path], tmp_path: Path, action: str, said: str
 ) -> None:
+    events = lines(undisturbed[action], "events")
+    batch, third = list({event["batch"]: event["step"] for event in events}.items())[2]
     found = []
     for _ in range(2):  # starting again finds the same, and writes it once
-        with pytest.raises(TrainingStopped, match=said) as stopped:
+        with pytest.raises(TrainingStopped, match=f"update {third}: .* {said}") as stopped:
             train(acting(poisoned, action, limit=2), tmp_path)
         found.append((str(stopped.value), contents(tmp_path)))
     assert found[0] == found[1]
     stops = [event for event in lines(tmp_path, "events") if event["action"] == "stop"]
-    assert [event["of"] for event in stops] == ["loss", "grad_norm"]
+    assert [e["of"] for e in stops] == [e["of"] for e in events if e["batch"] == batch]
     assert lines(tmp_path, "events")[-2:] == stops
     assert not any("to" in event for event in stops)
     poison = stops[0]["documents"][0]

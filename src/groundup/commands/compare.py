@@ -13,7 +13,6 @@ from groundup.commands._options import (
     recipe_named,
     refuse_ignored_residual,
 )
-from groundup.commands._parallel import console, joined, prepared
 from groundup.commands._table import print_table
 from groundup.experiment import compare, plan
 from groundup.experiment.display import Display
@@ -56,6 +55,9 @@ def main(arguments: list[str]) -> int:
     if options.seeds and recipe.train.seed != named.train.seed:
         raise ValueError("train.seed would be ignored, since seeds are given: say only --seeds")
     refuse_ignored_residual(file, recipe)
+    # Only now: torch takes seconds, which --help and a wrong flag need not wait for.
+    from groundup.commands._parallel import console, joined, prepared
+
     world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
     variants = _chosen(expand(recipe, file.changes), options.only)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from groundup.commands._options import RecipeFlags, parse, recipe_named
-from groundup.commands._parallel import console, joined, prepared
 from groundup.experiment import plan
 from groundup.experiment.display import Display
 from groundup.experiment.sweep import Pivot, mean, parse_axes, run_sweep, write_csv
@@ -62,6 +61,9 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join(f"{run.folder}" for run in runs))
         return 0
+    # Only now: torch takes seconds, which --help and a wrong flag need not wait for.
+    from groundup.commands._parallel import console, joined, prepared
+
     world = joined(recipe)
     prepared(recipe, runs, world)
     with Display(runs, console(world)) as display:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.commands._options import RecipeFlags, parse, recipe_named, variant_named
-from groundup.commands._parallel import console, joined, prepared
 from groundup.experiment import Planned, folder_of
 from groundup.experiment.display import Display
-from groundup.train import train
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,10 @@ def main(arguments: list[str]) -> int:
     options = parse(Train(own), "train RECIPE", rest)
     recipe = options.recipe
     recipe = replace(recipe, variant=recipe.variant or recipe.residual.schedule)
+    # Only now: torch takes seconds, which --help and a wrong flag need not wait for.
+    from groundup.commands._parallel import console, joined, prepared
+    from groundup.train import train
+
     world = joined(recipe)
     out = options.out or Path("runs") / recipe.name
     if options.out is None and own is not named.recipe:

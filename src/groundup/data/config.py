@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup._check import count, is_number
+from groundup._check import count, is_number, unknown
 from groundup.data.mixture.part import MixturePart, check_parts, corpus_fields
 from groundup.data.mixture.weights import follows_warmup, shares, with_warmup_at
 
 __all__ = ["MIN_VOCABULARY", "DataConfig"]
 
 MIN_VOCABULARY = 257  # 256 bytes and the end-of-document token
+_Documents = Literal["together", "apart"]
 _FRACTION = 0.02
 _VOCABULARY = 2048
 
@@ -50,6 +52,10 @@ class DataConfig:
 
     length: int = 128
     """The sequence length in tokens."""
+
+    documents: _Documents = "together"
+    """Whether a token attends to the documents before its own in a sequence, or to its own alone.
+    The tokens that are read are the same."""
 
     folder: str = "data"
     """Where prepared token files are kept."""
@@ -90,6 +96,8 @@ class DataConfig:
         if not isinstance(self.deduplicate, bool):
             raise ValueError(f"deduplicate={self.deduplicate!r} is not valid: true or false")
         count("length", self.length)
+        if self.documents not in get_args(_Documents):
+            raise unknown("documents", self.documents, get_args(_Documents))
         if self.mixture:
             self._check_mixture()
 

@@ -62,6 +62,7 @@ class Opened:
         identity: a name for everything that decides on the batches' content and is not in seed,
             batch size and length: the text, the tokenizer and, of a mixture, its course.
         tokenizer: the tokenizer.json.
+        separator: its end-of-document token, which stands between documents.
         notes: what there is to say before the run, of a mixture: how often it reads each part.
     """
 
@@ -70,6 +71,7 @@ class Opened:
     held_out: tuple[HeldOutText, ...]
     identity: str
     tokenizer: Path
+    separator: int
     notes: tuple[str, ...] = ()
 
 
@@ -105,6 +107,7 @@ def open_data(
             held_out=(HeldOutText("", held_out[0], 1.0),),
             identity=prepared.identity,
             tokenizer=prepared.tokenizer,
+            separator=tokenizer.eos_id,
         )
     course = config.shares(steps, batch, warmup_end)
     names = [part.name for part in config.mixture]
@@ -119,6 +122,7 @@ def open_data(
         held_out=tuple(map(HeldOutText, names, held_out, last.tolist())),
         identity=f"{prepared.identity}-{digest[:12]}",
         tokenizer=prepared.tokenizer,
+        separator=tokenizer.eos_id,
         notes=tuple(_notes(batches, names, steps)),
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.train import train
 from groundup.train.progress import Watcher
 from groundup.train.recipe import Recipe
 from groundup.train.recipe_file import Variants
@@ -56,5 +55,7 @@ def compare(
     runs: Sequence[Planned], watcher: Callable[[Planned], Watcher], command: str = ""
 ) -> None:
     """Train all of them, one after the other. A comparison that was stopped goes on."""
+    from groundup.train import train  # with torch: who only plans does without
+
     for run in runs:
         train(run.recipe, run.folder, watcher(run), command)

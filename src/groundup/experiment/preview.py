@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from groundup.optim.entries import Entry
 from groundup.optim.rate.course import Course, Layered, Setting
-from groundup.optim.registry import info
+from groundup.optim.table import info
 from groundup.schedules import Advice, DepthSchedule, Factor
 from groundup.schedules.chain import Chain
 from groundup.schedules.segments import Segment

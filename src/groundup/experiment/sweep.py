@@ -14,10 +14,9 @@ from typing import Any
 
 from groundup._atomic import atomic_write
 from groundup.experiment.compare import Planned
-from groundup.train import train
+from groundup.train.errors import TrainingStopped
 from groundup.train.progress import Watcher
 from groundup.train.recipe_file import Axes, Point
-from groundup.train.trainer import TrainingStopped
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ def run_sweep(
 ) -> list[Result]:
     """Train all of them, one after the other; one that diverges does not stop the others. A sweep
     that was stopped goes on."""
+    from groundup.train import train  # with torch: who only plans does without
+
     results = []
     for run in runs:
         point = points[run.variant]

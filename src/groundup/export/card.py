@@ -54,7 +54,7 @@ A language model of {exported.parameters:,} parameters, trained with groundup fo
 
 Documents were separated by `{trained.tokenizer.eos}`, so that it stood before each one: to begin \
 a document, begin with that token. The tokenizer adds none. Sequences were {run.data.length} \
-tokens long; what the model does beyond that was not trained.
+tokens long; what the model does beyond that was not trained.{_apart(run)}
 
 ## Model
 
@@ -98,6 +98,15 @@ def folding(alphas: Sequence[float]) -> str:
     return (
         f"α, from {alphas[0]:.3g} in the first layer to {alphas[-1]:.3g} in the last, is "
         "multiplied into the weights"
+    )
+
+
+def _apart(run: Recipe) -> str:
+    if run.data.documents == "together":
+        return ""
+    return (
+        " In training a token attended to its own document alone; here it attends to all before "
+        "it, so give the model one document at a time."
     )
 
 

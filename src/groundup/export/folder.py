@@ -153,6 +153,9 @@ def _tokens(trained: Trained) -> Tensor:
     length = min(trained.recipe.data.length, 64)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(trained.tokenizer.vocab_size, (2, length), generator=generator)
+    # A document each: what is written does not keep several apart.
+    end = trained.tokenizer.eos_id
+    drawn[drawn == end] = 1 if end == 0 else 0
     return drawn.to(trained.device)
 
 

@@ -9,12 +9,15 @@ Shapes: B sequences of T tokens, vocabulary V; heads H of size D.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
+from groundup.model.documents import Documents, documents_of
+from groundup.model.head_loss import head_losses, plain_weight
 from groundup.model.initialization import initialize
 from groundup.model.loss import Losses, losses
 from groundup.model.placement import PLACEMENTS, Placement
@@ -58,7 +61,7 @@ class Attention(nn.Module):
         self.query_norm = norm(query_size, eps=config.norm_eps)
         self.key_norm = norm(key_size, eps=config.norm_eps)
 
-    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary, documents: Documents | None = None) -> Tensor:
         q, k, v = (
             projection(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H, D]
             for projection in (self.query, self.key, self.value)
@@ -66,7 +69,10 @@ class Attention(nn.Module):
         q = rotary.turn(self.query_norm(q).transpose(1, 2), dtype=v.dtype)
         k = rotary.turn(self.key_norm(k).transpose(1, 2), dtype=v.dtype)
         v = v.transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
+        if documents is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
+        else:
+            y = documents.attend(q, k, v)
         return self.output(y.transpose(1, 2).flatten(-2))
 
 
@@ -94,8 +100,16 @@ class Block(nn.Module):
         self.attention = placement(Attention(config), config, layer)
         self.feed_forward = placement(FeedForward(config), config, layer)
 
-    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
-        return self.feed_forward(self.attention(x, rotary))
+    def forward(self, x: Tensor, rotary: Rotary, documents: Documents | None = None) -> Tensor:
+        return self.feed_forward(self.attention(x, rotary, documents))
+
+    @property
+    def silent(self) -> Callable[..., Tensor] | None:
+        """What it computes when its branches give zeros, called as `forward` is; None: nothing."""
+        return self._norms if self.attention.normalizes else None
+
+    def _norms(self, x: Tensor, *_: Any) -> Tensor:
+        return self.feed_forward.silent(self.attention.silent(x))
 
 
 class Transformer(nn.Module):
@@ -103,6 +117,10 @@ class Transformer(nn.Module):
 
     Under `torch.device("meta")` nothing is allocated: follow with `to_empty(device=…)` and
     `initialize(model, seed)`. Building draws nothing from torch's global random state.
+
+    Attributes:
+        separator: the end-of-document token, if a token is to attend to its own document alone,
+            see `groundup.model.documents`; None, as at first, lets it attend to all before it.
 
     Raises:
         ValueError: `config.vocab_size` is None.
@@ -113,6 +131,7 @@ class Transformer(nn.Module):
         if config.vocab_size is None:
             raise ValueError("vocab_size=None: a model needs the size of its vocabulary")
         self.config = config
+        self.separator: int | None = None
         device = torch.get_default_device()
         # Built on meta, so that the initialization nn.Linear brings along is not computed.
         with torch.device("meta"):
@@ -136,9 +155,15 @@ class Transformer(nn.Module):
         """
         x = self.embedding(tokens)
         rotary = Rotary.of(tokens.shape[1], self.config, like=x)
+        documents = None
+        if self.separator is not None:
+            documents = documents_of(tokens, self.separator, self.config.head_dim)
         for layer in self.layers:
-            x = layer(x, rotary)
+            x = layer(x, rotary, documents)
         x = self.norm(x)
+        weight = self.embedding.weight if self.head is None else plain_weight(self.head)
+        if targets is not None and weight is not None:
+            return head_losses(x, weight, targets, self.config.z_loss)
         logits = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
         return logits if targets is None else losses(logits, targets, self.config.z_loss)
 

@@ -5,22 +5,22 @@ gu.optim.create("muon", model, lr=2e-3), gu.optim.info("muon"), gu.optim.names()
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Not on first use: the module of the same name would take the function's place.
-from groundup.optim.groups import groups
+from groundup._lazy import lazily
 
 if TYPE_CHECKING:
     from groundup.optim import guard, rate, rrc
     from groundup.optim.adamw import AdamW
     from groundup.optim.entries import Entry
+    from groundup.optim.grouping import groups
     from groundup.optim.guard import all_finite, guarded_step
     from groundup.optim.lion import LionA, LionAR
     from groundup.optim.muon import Muon
-    from groundup.optim.registry import check, create, info, names
+    from groundup.optim.registry import check, create
     from groundup.optim.rotational import RotationalAdamW, RotationalSGD
     from groundup.optim.rrc import RRC
+    from groundup.optim.table import info, names
 
 _HOMES = {
     "AdamW": "adamw",
@@ -34,11 +34,14 @@ _HOMES = {
     "all_finite": "guard",
     "check": "registry",
     "create": "registry",
+    "groups": "grouping",
+    "guard": "guard",
     "guarded_step": "guard",
-    "info": "registry",
-    "names": "registry",
+    "info": "table",
+    "names": "table",
+    "rate": "rate",
+    "rrc": "rrc",
 }
-_MODULES = ("guard", "rate", "rrc")
 
 __all__ = [
     "RRC",
@@ -61,14 +64,4 @@ __all__ = [
     "rrc",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"groundup.optim.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"groundup.optim.{name}")
-    raise AttributeError(f"module 'groundup.optim' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Decay = Literal["decoupled", "L2", "angle", "none", "unknown"]
 
@@ -60,11 +61,24 @@ class Entry:
         return "betas" in self.defaults
 
 
+def _momentum_from_the_start(optimizer: torch.optim.Optimizer) -> None:
+    """A momentum of zero becomes the first gradient, as a missing one does: torch's fused kernel
+    fails where some parameters have one and others, whose first gradient comes later, do not."""
+    import torch
+
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for p in group["params"]:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+
+
 def _state_in_tensors(optimizer: torch.optim.Optimizer) -> None:
     """After each update, empty state is dropped and numbers become tensors.
 
     torch.distributed.checkpoint refuses None in a flat state dict, and loads by shape.
     """
+
+    import torch  # the table is also read where there is nothing to train
 
     def tidy(*_: Any) -> None:
         for state in optimizer.state.values():
@@ -113,6 +127,7 @@ ENTRIES: tuple[Entry, ...] = (
         warmup="needed for large batches (gradual warmup); the rate is another for every model",
         fused="plain",
         remark="the settings are for images; Transformers want another rate for every size",
+        prepare=_momentum_from_the_start,
     ),
     Entry(
         name="nadam",

@@ -1,59 +1,20 @@
-"""Optimizers by name: our own, torch's, and those of pytorch_optimizer where it is installed."""
+"""Optimizers made by name: our own, torch's, and those of pytorch_optimizer where it is there."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from groundup._check import unknown, within
-from groundup.optim.entries import ENTRIES, Entry
-from groundup.optim.groups import groups
+from groundup.optim.entries import Entry
+from groundup.optim.grouping import groups
+from groundup.optim.table import info, locate, parameters
 
-_TABLE = {entry.name: entry for entry in ENTRIES}
-_BY_CLASS = {entry.where.rpartition(":")[2].lower(): entry for entry in ENTRIES}
-_PACKAGES = {"torch": "torch.optim", "pytorch_optimizer": "pytorch_optimizer"}
 # Where torch has fused kernels; elsewhere (on meta, say) it is left to torch.
 _FUSED_ON = {"cpu", "cuda", "mps", "xpu"}
-
-
-def names(installed: bool = True) -> list[str]:
-    """The names of the table; with ``installed=False`` also those whose package is missing."""
-    return [name for name, entry in _TABLE.items() if not installed or _is_there(entry.where)]
-
-
-def info(name: str) -> Entry:
-    """What is known of an optimizer.
-
-    Args:
-        name: one of `names` or its class (case and ``_`` for ``-`` do not matter), a class of
-            torch.optim ("Rprop" or "torch:Rprop"), or one of pytorch_optimizer
-            ("pytorch_optimizer:Prodigy").
-            Of the latter two nothing is known but the defaults of the class.
-
-    Raises:
-        ValueError: for an unknown name, or a class whose package is not installed.
-    """
-    entry = _TABLE.get(name.lower().replace("_", "-")) or _BY_CLASS.get(name.lower())
-    if entry is not None:
-        return entry
-    package, _, cls = name.rpartition(":")
-    package = package or "torch"
-    if package not in _PACKAGES or (package == "torch" and cls not in _classes(torch.optim)):
-        valid = [*_TABLE, *_classes(torch.optim), "pytorch_optimizer:<class>"]
-        raise unknown("optimizer", name, valid)
-    where = f"{_PACKAGES[package]}:{cls}"
-    parameters = _parameters(name, _locate(name, where))
-    known = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
-    return Entry(name, where, f"{cls} of {package}", "", known, decay="unknown", warmup="unknown")
 
 
 def create(
@@ -90,7 +51,7 @@ def create(
         [('matrices', 0.002, 0.1), ('no-decay', 0.002, 0.0)]
     """
     entry = info(name)
-    cls = _locate(name, entry.where)
+    cls = locate(name, entry.where)
     chosen = _settings(entry, cls, lr, weight_decay, options)
     if isinstance(params, nn.Module):
         decay = chosen.get("weight_decay", 0.0)
@@ -151,7 +112,7 @@ def _settings(
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the class is called with: the entry's defaults and, over them, what was given."""
-    parameters = _parameters(entry.name, cls)
+    named = parameters(entry.name, cls)
     given = dict(options)
     if lr is not None:
         if not isinstance(lr, Tensor):
@@ -159,16 +120,16 @@ def _settings(
         given["lr"] = lr
     if weight_decay is not None:
         within("weight_decay", weight_decay, 0.0, float("inf"))
-        if "weight_decay" in parameters:
+        if "weight_decay" in named:
             given["weight_decay"] = weight_decay
         else:
             _refuse_decay(entry.name, weight_decay)
-    valid = [*parameters, *entry.through_kwargs]
+    valid = [*named, *entry.through_kwargs]
     for option in given:
         if option not in valid:
             raise unknown(f"{entry.name}: option", option, valid)
     chosen = {**entry.defaults, **given}
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in chosen]
+    missing = [key for key, p in named.items() if p.default is p.empty and key not in chosen]
     if missing:
         raise ValueError(f"{entry.name} needs {', '.join(missing)} as well")
     return chosen
@@ -181,17 +142,8 @@ def _refuse_decay(name: str, weight_decay: float | None) -> None:
         )
 
 
-def _parameters(name: str, cls: type) -> dict[str, inspect.Parameter]:
-    """The named arguments of a class, but for its parameters."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(cls).parameters
-    if "params" not in found:
-        raise ValueError(f"{name} is made of something else than parameters: construct it yourself")
-    return {key: p for key, p in found.items() if p.kind in named and key != "params"}
-
-
 def _refuse_what_cannot_work(entry: Entry, cls: type, given: list[Any]) -> None:
-    if "weight_decay" not in _parameters(entry.name, cls):
+    if "weight_decay" not in parameters(entry.name, cls):
         for group in given:
             if isinstance(group, Mapping):
                 _refuse_decay(entry.name, group.get("weight_decay"))
@@ -212,6 +164,8 @@ def _may_fuse(entry: Entry, given: list[Any], chosen: Mapping[str, Any]) -> bool
 
 
 def _are_sharded(given: list[Any]) -> bool:
+    from torch.distributed.tensor import DTensor  # takes most of a second to import
+
     return any(isinstance(p, DTensor) for p in _tensors(given))
 
 
@@ -222,41 +176,3 @@ def _tensors(given: Iterable[Any]) -> Iterable[Tensor]:
             yield from _tensors([inner] if isinstance(inner, Tensor) else inner)
         else:
             yield item[1] if isinstance(item, tuple) else item
-
-
-# ---------------------------------------------------------------------- classes
-
-
-def _classes(module: ModuleType) -> list[str]:
-    found = inspect.getmembers(module, inspect.isclass)
-    base = torch.optim.Optimizer
-    return [key for key, cls in found if issubclass(cls, base) and cls is not base]
-
-
-def _is_there(where: str) -> bool:
-    """Without importing anything heavy."""
-    module, _, cls = where.partition(":")
-    package = module.partition(".")[0]
-    if package not in ("torch", "groundup"):
-        return find_spec(package) is not None
-    try:
-        return hasattr(importlib.import_module(module), cls)
-    except ImportError:
-        return False
-
-
-def _locate(name: str, where: str) -> type[torch.optim.Optimizer]:
-    module, _, cls = where.partition(":")
-    package = module.partition(".")[0]
-    try:
-        place = importlib.import_module(module)
-    except ImportError as error:
-        install = package if package == "pytorch_optimizer" else "torch"
-        raise ValueError(
-            f"optimizer={name!r} is {cls} of {module}, which cannot be imported ({error}): "
-            f"pip install -U {install}"
-        ) from None
-    if cls not in _classes(place):
-        near = difflib.get_close_matches(cls, _classes(place), n=5, cutoff=0.0)
-        raise unknown(f"optimizer={name!r}: class", cls, [*near, f"the others of {module}"])
-    return getattr(place, cls)

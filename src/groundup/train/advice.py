@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from groundup.optim.registry import info
+from groundup.optim.table import info
 from groundup.schedules import Advice, advise
 from groundup.schedules.effective import effective_length, residual_warnings
 from groundup.train.recipe import Recipe

@@ -14,7 +14,7 @@ from typing import Literal
 from groundup._check import count
 from groundup.data.config import DataConfig
 from groundup.model.config import ModelConfig
-from groundup.optim.registry import info
+from groundup.optim.table import info
 from groundup.schedules import Factor
 from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
@@ -129,6 +129,7 @@ class Recipe:
         self.factor()
         self._refuse_other_decays()
         self._refuse_other_tokens()
+        self._refuse_other_attention()
         for schedule in (self.residual, self.rate.layers):
             schedule.resolve(self.train.steps)(1, self.model.layers)
         limit = self.model.longest
@@ -159,6 +160,14 @@ class Recipe:
                 f"data.tokenizer={tokenizer!r} is not valid with model.weights={weights!r}: the "
                 f"weights know the tokens of their own tokenizer; say data.tokenizer = {where}, or "
                 "another file with the same tokens"
+            )
+
+    def _refuse_other_attention(self) -> None:
+        kind = self.model.hf or self.model.hf_config.get("model_type")
+        if kind is not None and self.data.documents != "together":
+            raise ValueError(
+                f"data.documents={self.data.documents!r} is not valid with model.hf={kind!r}: what "
+                "a model of transformers attends to is its own; it needs 'together'"
             )
 
     @property

@@ -54,6 +54,13 @@ class Run:
         schedule = self.recipe.residual.resolve(self.recipe.train.steps)
         return schedule(step, self.recipe.model.layers)
 
+    @property
+    def rests(self) -> bool:
+        """Whether there are layers now that are not computed."""
+        if self.warmup is None or self.recipe.residual.dormant == "run":
+            return False
+        return any(self.warmup.dormant())
+
     def state(self, step: int, seconds: float) -> dict[str, Any]:
         """What a checkpoint of `step` updates holds beside tensors."""
         self.rates.at(step)
@@ -90,10 +97,15 @@ def build(recipe: Recipe, out: Path, prepared: Corpora, world: World, device: to
 
     during = world.together(lambda: _during(recipe, data, config.micro_batch or rows))
     model, kind = setup.build_model(recipe, world, device)
+    setup.part_documents(model, recipe, data.separator)
     optimizer = setup.build_optimizer(model, recipe)
     rates = setup.build_rates(optimizer, recipe)
     schedule = recipe.residual.resolve(config.steps)
-    warmup = None if schedule.name == "none" else attach(model, schedule)
+    warmup = (
+        None
+        if schedule.name == "none"
+        else attach(model, schedule, dormant=recipe.residual.dormant)
+    )
     if warmup is not None:
         # Now, and not in the first training step: a run that goes on must compute what one that
         # was never stopped computes.

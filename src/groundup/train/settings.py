@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundup._check import count, positive, within
-from groundup.optim import registry
+from groundup._check import count, positive, unknown, within
+from groundup.optim.table import info, surely_takes
 from groundup.schedules import DepthSchedule, Factor, depth, factor
+from groundup.schedules.depth import DORMANT, WAITING
 from groundup.schedules.factor import Chain
 from groundup.schedules.length import Length, check_length, parse_length
 from groundup.schedules.segments import Start
@@ -37,8 +38,19 @@ class ResidualConfig:
     S: float | None = None
     """For cascade only: updates between the starts of two layers."""
 
+    dormant: Literal["run", "skip"] = "run"
+    """Of cascade and stagewise-0, layers that wait for their turn: "run" computes them, at α = 0;
+    "skip" does not, and leaves their weights untouched."""
+
     def __post_init__(self) -> None:
-        self.resolve(steps=1)
+        schedule = self.resolve(steps=1)
+        if self.dormant not in DORMANT:
+            raise unknown("residual.dormant", self.dormant, DORMANT)
+        if self.dormant == "skip" and schedule.name not in WAITING:
+            raise ValueError(
+                f"residual.dormant='skip' is not valid: {schedule.name} declares no layer dormant, "
+                f"only {' and '.join(WAITING)} do"
+            )
 
     def resolve(self, steps: int) -> DepthSchedule:
         """The schedule in a run of `steps` updates."""
@@ -276,8 +288,22 @@ class OptimizerConfig:
                 raise ValueError(
                     f"options={{{name!r}: {self.options[name]!r}}} is not valid: say {field_}"
                 )
-        registry.check(self.name, weight_decay=self.weight_decay, **self.arguments())
+        if self.weight_decay is not None:
+            within("weight_decay", self.weight_decay, 0.0, float("inf"))
+        if not (self._is_usual and surely_takes(self.name, ["weight_decay", *self.arguments()])):
+            self._try_out()
         within("clip", self.clip, 0.0, float("inf"))
+
+    @property
+    def _is_usual(self) -> bool:
+        """Whether no value is of a kind that a class may refuse."""
+        return not self.options and all(type(beta) is float for beta in self.betas or ())
+
+    def _try_out(self) -> None:
+        # It makes an update, for which torch takes seconds to import.
+        from groundup.optim import registry
+
+        registry.check(self.name, weight_decay=self.weight_decay, **self.arguments())
 
     def arguments(self) -> dict[str, Any]:
         """What the optimizer is made with, other than its parameters, rate and weight decay."""
@@ -287,6 +313,6 @@ class OptimizerConfig:
     @property
     def beta2(self) -> float | None:
         """The decay of the second moment; None if the optimizer has none."""
-        settings = {**registry.info(self.name).defaults, **self.arguments()}
+        settings = {**info(self.name).defaults, **self.arguments()}
         # Lion has two β as well, and no root of a second moment that would need an ε.
         return settings["betas"][1] if {"betas", "eps"} <= settings.keys() else None

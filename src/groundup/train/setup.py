@@ -20,6 +20,7 @@ from groundup.measure import probing
 from groundup.model import LanguageModel
 from groundup.model.hugging_face import seeing_ahead
 from groundup.model.kinds import kind_of
+from groundup.model.transformer import Transformer
 from groundup.train.checkpoint import steps_in
 from groundup.train.parallel import spread
 from groundup.train.recipe import Recipe
@@ -122,6 +123,13 @@ def plain_model(recipe: Recipe, device: torch.device) -> nn.Module:
     return model
 
 
+def part_documents(model: nn.Module, recipe: Recipe, separator: int) -> None:
+    """Has a model attend as the recipe says, where that token separates documents."""
+    if recipe.data.documents == "apart":
+        assert isinstance(model, Transformer)
+        model.separator = separator
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer, in groups: matrices with weight decay; norms, biases and embeddings
     without; each layer its own where the layers' rates differ."""
@@ -192,11 +200,16 @@ def check(recipe: Recipe, size: int, out: Path) -> None:
         kind.check_weights(recipe.model)
 
 
-def seed_update(seed: int, step: int, rank: int) -> None:
+def seed_update(seed: int, step: int, rank: int, device: torch.device) -> None:
     """Set torch's random state for an update: like all else it is a function of the step, so that
     there is nothing to save. Dropout draws from it, and each process its own."""
     digest = hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    number = int.from_bytes(digest[:8], "little", signed=True)
+    # Not torch.manual_seed, which sees to devices that are not there, and takes a hundred times as
+    # long as this.
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ def open_trained(run: Path, step: int | None = None, device: str = "auto") -> Tr
     tokenizer = _tokenizer(run, recipe)
     recipe = setup.with_vocabulary(recipe, tokenizer)
     model = setup.plain_model(recipe, pick_device(device))
+    setup.part_documents(model, recipe, tokenizer.eos_id)
     optimizer = setup.build_optimizer(model, recipe)
     schedule = recipe.residual.resolve(recipe.train.steps)
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from groundup.train import folder, setup, starts, update
 from groundup.train import run as runs
 from groundup.train.advice import advice
 from groundup.train.checkpoint import CheckpointError
+from groundup.train.errors import ProcessLost, TrainingStopped
 from groundup.train.nonfinite import NonFinite, NonFiniteError
 from groundup.train.parallel import start as processes
 from groundup.train.parallel.stopping import Stopping
@@ -37,14 +38,6 @@ from groundup.train.spikes.suspects import Suspects
 from groundup.train.spikes.words import Notes, Scene
 from groundup.train.summary import summarize
 from groundup.train.world import World, why_lost
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says where, why and what is kept."""
-
-
-class ProcessLost(TrainingStopped):
-    """Another process of the run is gone, or cannot be reached."""
 
 
 def train(
@@ -180,6 +173,7 @@ def _loop(
                 run.rates.at(step)
                 if run.warmup is not None:
                     run.warmup.at(step)
+                run.spread.expect(all_gradients=not run.rests)
                 run.measuring.begin(step)
                 made = update.make(run, step, spikes, stopping.word())
                 recorder.lap()

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
+from groundup.train.errors import FailedElsewhere
+
 T = TypeVar("T")
 
 
@@ -26,10 +28,6 @@ def why_lost(error: Exception) -> str:
     """What PyTorch says of it, without its places in C++ and its advice."""
     line = str(error).strip().split("\n", 1)[0]
     return re.sub(r"^\[[^]]*\]\s*", "", line).split(". ", 1)[0]
-
-
-class FailedElsewhere(ValueError):
-    """Another process could not go on, and has said why."""
 
 
 @dataclass(frozen=True)

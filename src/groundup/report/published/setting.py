@@ -10,7 +10,7 @@ from typing import Any
 
 from groundup.model.config import ModelConfig
 from groundup.model.presets import PRESETS
-from groundup.optim.registry import info
+from groundup.optim.table import info
 from groundup.report.published.table import tables
 from groundup.schedules.published import PUBLISHED, Setting
 from groundup.train.recipe import Recipe
