@@ -11,6 +11,11 @@
 #        memory    planned memory (groundup plan) against measured, 71M to 350M
 #        optimizers  an update of each of our optimizers, of torch's and of peers, at 130M
 #        guard     an update made only if all is finite, against a plain one, at 130M
+#        throughput  tokens a second, ours and peers', at 130M and 1.3B (tokenizers, tyro, tomli_w;
+#                  peers that are not packages: PEERS=FOLDER with nanogpt, litgpt, torchtitan, prores)
+#        scaling   step time, memory and compile time against depth, width, length and vocabulary
+#        resting   what a step costs while layers wait and are skipped, at 130M
+#        startup   from the command to the first update (the same, rich)
 #        demo      the quickstart on the GPU (tyro, tomli_w, rich, tokenizers, matplotlib)
 #        parallel  FSDP2 over NCCL on all GPUs here, with offload and recomputation, against one process
 #        evaluate  evaluated while training and after, in bf16, float32 and on the CPU; exported and
@@ -48,7 +53,8 @@ part_tests() {
         residual=$(ls tests/residual/test_*.py tests/residual/where/test_cuda.py | grep -v architectures)
     }
     # shellcheck disable=SC2086
-    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/optim tests/measure tests/model tests/schedules tests/train/test_parallel.py
+    limited "$PYTHON" -m pytest -p no:cacheprovider $residual tests/optim tests/measure tests/model \
+        tests/schedules tests/train/test_parallel.py tests/train/test_documents.py
 }
 
 part_overhead() {
@@ -83,6 +89,36 @@ part_guard() {
 
 part_memory() {
     limited "$PYTHON" benchmarks/memory.py --device cuda --out "$RESULTS/memory.json"
+}
+
+part_throughput() {
+    needs tokenizers tyro tomli_w || return
+    local name peers=() code="benchmarks/throughput.py --device cuda --dtype bf16"
+    for name in nanogpt litgpt torchtitan prores; do
+        [ -d "${PEERS:-none}/$name" ] && peers+=("$name=$PEERS/$name")
+    done
+    [ ${#peers[@]} -eq 0 ] || peers=(--peer "${peers[@]}")
+    # shellcheck disable=SC2086
+    timeout --signal=INT 270 "$PYTHON" $code --size 130M:32x1024 "${peers[@]}" --seconds 40 \
+        --arms ours+compiled ours+compiled+again ours+compiled+warmup hf+compiled litgpt+compiled \
+        nanogpt+compiled --profile ours+compiled --out "$RESULTS/throughput_130M.json" &&
+    timeout --signal=INT 310 "$PYTHON" $code --size 1.3B:8x2048 "${peers[@]}" --seconds 60 \
+        --updates 4 --arms ours+compiled ours+compiled+warmup hf+compiled torchtitan+compiled \
+        --out "$RESULTS/throughput_1.3B.json"
+}
+
+part_scaling() {
+    limited "$PYTHON" benchmarks/scaling.py --device cuda --out "$RESULTS/scaling.json"
+}
+
+part_resting() {
+    limited "$PYTHON" benchmarks/resting.py --device cuda --size 130M:32x1024 --compile \
+        --vocab-size 32000 --precision 0.3 --seconds 60 --out "$RESULTS/resting_130M.json"
+}
+
+part_startup() {
+    needs tokenizers tyro tomli_w rich || return
+    limited "$PYTHON" benchmarks/startup.py --device cuda --times 1 --out "$RESULTS/startup.json"
 }
 
 part_demo() {
@@ -171,7 +207,8 @@ print(torch.cuda.get_device_name())' || return 2
     [ -z "$failed" ]
 }
 
-[ $# -gt 0 ] || set -- tests overhead ways measuring optimizers guard memory demo evaluate parallel resume
+[ $# -gt 0 ] || set -- tests throughput overhead ways scaling resting startup measuring optimizers guard memory demo \
+    evaluate parallel resume
 for part in "$@"; do
     [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done

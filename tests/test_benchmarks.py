@@ -152,3 +152,19 @@ def test_memory_is_planned_and_measured(tmp_path: Path) -> None:
     assert len(results) == 2
     for result in results:
         assert result["planned"] == pytest.approx(result["measured"], rel=0.15)
+
+
+def test_resting_times_what_is_skipped(tmp_path: Path) -> None:
+    out = tmp_path / "resting.json"
+    said = run("--quick", "--device", "cpu", "--out", str(out), program="resting.py")
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert list(result["ratio"]) == ["control", *(f"{n} of 3 awake" for n in (1, 2, 3))]
+    assert "a run with S = 6% of it: " in said
+
+
+def test_the_time_of_a_run_from_its_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three layers, S a fifth of the run: one is awake for a fifth, two for a fifth, then all."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from resting import of_a_run
+
+    assert of_a_run({1: 0.4, 3: 1.0}, 0.2, 3) == pytest.approx(0.2 * 0.4 + 0.2 * 0.7 + 0.6)
