@@ -29,6 +29,7 @@ WHAT = {
     "need-for-warmup": "the same question to a toy, on a CPU",
     "quickstart": "Pre-LN, 12 layers of width 64, on a CPU",
     "quickstart-post-ln": "Post-LN, 24 layers of width 64, on a CPU",
+    "resting-layers": "layers that wait and are not computed, at equal tokens, on a CPU",
 }
 
 
@@ -47,7 +48,8 @@ def planned(recipes: Iterable[Recipe]) -> list[Estimate]:
     found: dict[object, Estimate] = {}
     plans = []
     for recipe in recipes:
-        alike = replace(recipe.model, init="normal"), recipe.train, recipe.data.length
+        skipped = recipe.residual if recipe.residual.dormant == "skip" else None
+        alike = replace(recipe.model, init="normal"), recipe.train, recipe.data.length, skipped
         if alike not in found:
             found[alike] = estimate(recipe, Device(gpus=8 if recipe.train.batch % 8 == 0 else 1))
         plans.append(found[alike])
