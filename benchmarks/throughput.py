@@ -59,7 +59,11 @@ def shared(size: Size, config: ModelConfig, args: argparse.Namespace, folder: Pa
     """Write the tokens and the weights that all have; what ours reads."""
     prepared_in = str(args.data or folder / "data")
     data = DataConfig(
-        source=args.text, validation_fraction=0.2, length=size.length, folder=prepared_in
+        source=args.text,
+        validation_fraction=0.2,
+        vocab_size=min(config.vocab_size or 2048, 2048),
+        length=size.length,
+        folder=prepared_in,
     )
     prepared = prepare_all(data)
     batches = open_data(data, prepared, size.batch, 0, _ROWS).batches

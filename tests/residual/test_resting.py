@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import groundup as gu
@@ -65,7 +67,8 @@ def trained(
 
 def calls(model: nn.Module, counts: Counter) -> None:
     for number, layer in enumerate(model.layers):
-        layer.register_forward_hook(lambda *_, number=number: counts.update([number]))
+        inside = layer.attention.branch
+        inside.register_forward_hook(lambda *_, number=number: counts.update([number]))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -168,16 +171,60 @@ class TestOtherModels:
         for name, value in found[0].items():
             torch.testing.assert_close(value, found[1][name])
 
-    def test_a_layer_that_changes_the_stream_is_named(self) -> None:
-        class Shifting(Net):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layers[2].register_forward_hook(lambda m, args, y: y + 1)
+    @pytest.mark.parametrize("change", [lambda y: y + 1, lambda y: y.add_(1), F.dropout])
+    @pytest.mark.parametrize("evaluated_first", [False, True])
+    def test_a_layer_that_changes_the_stream_is_named(self, change, evaluated_first) -> None:
+        model = Net().train(not evaluated_first)
 
-        model = Shifting()
+        class Changing(type(model.layers[2])):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(change(x) if self.training or change is not F.dropout else x)
+
+        model.layers[2].__class__ = Changing
         gu.attach(model, CASCADE, branches=PATTERNS, dormant="skip")
         with pytest.raises(BranchError, match=r"layers\.2 cannot rest.*does not give what it is"):
             model(torch.randn(2, 8))
+
+    def test_numbers_that_are_not_finite_are_not_blamed_on_a_layer(self) -> None:
+        model = Net()
+        gu.attach(model, CASCADE, branches=PATTERNS, dormant="skip")
+        with pytest.raises(BranchError, match=r"layers\.0 cannot rest.*given is not finite"):
+            model(torch.full((2, 8), math.nan))
+
+    def test_a_layer_that_is_not_called_is_named(self) -> None:
+        class Containers(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                parts = ({"mlp": nn.Linear(4, 4)} for _ in range(2))
+                self.layers = nn.ModuleList(nn.ModuleDict(part) for part in parts)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for layer in self.layers:
+                    x = x + layer["mlp"](x)
+                return x
+
+        model = Containers()
+        gu.attach(model, CASCADE, branches=["layers.{l}.mlp"], dormant="skip")
+        with pytest.raises(BranchError, match=r"layers\.0 cannot rest.*it is not called"):
+            model(torch.randn(2, 4))
+
+    def test_who_listens_hears_layers_that_rest(self) -> None:
+        """With hooks, as transformers collects hidden states in training."""
+        transformers = pytest.importorskip("transformers")
+        config = transformers.LlamaConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+            num_attention_heads=2,
+        )  # fmt: skip
+        found = []
+        for dormant in ("skip", "run"):
+            torch.manual_seed(0)
+            model = transformers.LlamaForCausalLM(config).train()
+            gu.attach(model, CASCADE, dormant=dormant).at(S + 1)
+            found.append(model(input_ids=batch(0), output_hidden_states=True))
+        skipping, running = (output.hidden_states for output in found)
+        assert len(skipping) == len(running) == 4
+        assert all(torch.equal(a, b) for a, b in zip(skipping, running, strict=True))
+        found[0].logits.sum().backward()
 
     def test_a_model_that_is_compiled_as_a_whole(self) -> None:
         found = []
@@ -246,6 +293,15 @@ class TestCopiesAndTheEnd:
         assert {type(layer).__mro__[0] for layer in free.layers} == {type(transformer().layers[0])}
         warmup.at(20)
         assert loss_of(free, 0).item() == loss_of(model, 0).item()
+
+    def test_a_copy_may_be_made_before_the_first_forward(self) -> None:
+        model = transformer()
+        warmup = gu.attach(model, CASCADE, dormant="skip")
+        average = torch.optim.swa_utils.AveragedModel(model)
+        loss_of(model, 0)
+        warmup.at(S * LAYERS)
+        with torch.no_grad():
+            assert loss_of(average.module, 0).item() == loss_of(model, 0).item()
 
     def test_a_copy_with_its_warmup_is_on_its_own(self) -> None:
         model = transformer()

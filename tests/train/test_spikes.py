@@ -273,31 +273,35 @@ def test_what_is_not_finite_is_a_spike_before_the_first_window_too(
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ("skip", "with skipped updates before it: 2, which is spikes.limit"),
-        ("rewind", "with rewinds before it: 2, which is spikes.limit"),
+        ("skip", "with skipped updates before it: {}, which is spikes.limit"),
+        ("rewind", "with rewinds before it: {}, which is spikes.limit"),
     ],
 )
 def test_at_the_limit_the_run_stops_and_with_a_higher_one_goes_on(
     poisoned: Recipe, undisturbed: dict[str, Path], tmp_path: Path, action: str, said: str
 ) -> None:
     events = lines(undisturbed[action], "events")
-    batch, third = list({event["batch"]: event["step"] for event in events}.items())[2]
+    steps = {event["batch"]: event["step"] for event in events}
+    limit, step = list(steps).index(123), steps[123]  # the batch with much poison
+    assert limit >= 2
+    said = f"update {step}: .* {said.format(limit)}"
     found = []
     for _ in range(2):  # starting again finds the same, and writes it once
-        with pytest.raises(TrainingStopped, match=f"update {third}: .* {said}") as stopped:
-            train(acting(poisoned, action, limit=2), tmp_path)
+        with pytest.raises(TrainingStopped, match=said) as stopped:
+            train(acting(poisoned, action, limit=limit), tmp_path)
         found.append((str(stopped.value), contents(tmp_path)))
     assert found[0] == found[1]
     stops = [event for event in lines(tmp_path, "events") if event["action"] == "stop"]
-    assert [e["of"] for e in stops] == [e["of"] for e in events if e["batch"] == batch]
+    assert [event["of"] for event in stops] == ["loss", "grad_norm"]
     assert lines(tmp_path, "events")[-2:] == stops
     assert not any("to" in event for event in stops)
     poison = stops[0]["documents"][0]
     assert poison["starts"][0] in POISON
     message = found[0][0]
     assert f"; batch 123 (samples 984 to 991) of documents {poison['number']} “" in message
-    assert "may be raised. The checkpoint after 120 updates is kept. Lower rate.peak" in message
-    train(acting(poisoned, action, limit=9), tmp_path)
+    kept = f"The checkpoint after {step // 20 * 20} updates is kept"
+    assert f"may be raised. {kept}. Lower rate.peak" in message
+    train(acting(poisoned, action, limit=20), tmp_path)
     assert contents(tmp_path) == contents(undisturbed[action])
 
 

@@ -128,7 +128,7 @@ def _numbers(found: Estimate) -> Table:
         f"{count(recipe.tokens_per_step)}; "
         f"{number(found.tokens_per_parameter, 1)} a parameter (Chinchilla: {CHINCHILLA})",
     )
-    table.add_row("FLOPs", f"{found.flops:.3g}, {found.flops_per_token:.3g} a token")
+    table.add_row("FLOPs", f"{found.flops:.3g}, {found.flops / found.tokens:.3g} a token")
     table.add_row("time", _time(found))
     table.add_row(
         "an update",

@@ -61,15 +61,20 @@ class Entry:
         return "betas" in self.defaults
 
 
-def _momentum_from_the_start(optimizer: torch.optim.Optimizer) -> None:
+def _momentum_of_zeros(optimizer: torch.optim.Optimizer) -> None:
     """A momentum of zero becomes the first gradient, as a missing one does: torch's fused kernel
     fails where some parameters have one and others, whose first gradient comes later, do not."""
     import torch
 
-    for group in optimizer.param_groups:
-        if group["fused"] and group["momentum"] and not group["dampening"]:
-            for p in group["params"]:
-                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+    def fill(*_: Any) -> None:
+        for group in optimizer.param_groups:
+            if group["fused"] and group["momentum"] and not group["dampening"]:
+                for p in group["params"]:
+                    if p.grad is not None and optimizer.state[p].get("momentum_buffer") is None:
+                        momentum = torch.zeros_like(p, requires_grad=False)
+                        optimizer.state[p]["momentum_buffer"] = momentum
+
+    optimizer.register_step_pre_hook(fill)
 
 
 def _state_in_tensors(optimizer: torch.optim.Optimizer) -> None:
@@ -127,7 +132,7 @@ ENTRIES: tuple[Entry, ...] = (
         warmup="needed for large batches (gradual warmup); the rate is another for every model",
         fused="plain",
         remark="the settings are for images; Transformers want another rate for every size",
-        prepare=_momentum_from_the_start,
+        prepare=_momentum_of_zeros,
     ),
     Entry(
         name="nadam",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,17 +25,24 @@ from groundup.residual.derived import Derived, derive, exchange, give_back
 from groundup.residual.names import stock_name
 from groundup.residual.proof import BranchError
 from groundup.residual.scale import capturing
+from groundup.residual.scaling import Scaling
 
 _REST = "residual_rest"
 
 
 class Rest:
-    """Whether a layer rests now. `gives` is what it returns then, known once it is proven: a
-    function of what it is called with."""
+    """Whether a layer rests now, and what it gives then: known once it is proven.
+
+    Attributes:
+        now: whether it is dormant.
+        gives: a function of what it is called with.
+        alone: whether that needs nothing of the layer, its weights included.
+    """
 
     def __init__(self) -> None:
         self.now = False
         self.gives: Callable[..., Any] | None = None
+        self.alone = False
 
 
 class _Resting(Derived):
@@ -45,30 +52,23 @@ class _Resting(Derived):
 
     @staticmethod
     def _derived_methods(base: type[nn.Module]) -> dict[str, Any]:
-        # Before all hooks: what shards weights (FSDP2) gathers none for it.
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            rest = self.residual_rest
-            if not _rests(rest):
+            rest: Any = self.residual_rest
+            # Without hooks, what shards weights (FSDP2) gathers none for it. Not where somebody
+            # else listens: transformers collects hidden states so.
+            if torch.compiler.is_compiling() or not _rests(rest) or not rest.alone:
                 return base.__call__(self, *args, **kwargs)
-            return rest.gives(*args, **kwargs)  # type: ignore[union-attr, operator]
+            if _is_listened_to(self):
+                return base.__call__(self, *args, **kwargs)
+            return rest.gives(*args, **kwargs)
 
-        return {"__call__": call}
-
-
-class _Silenced(Derived):
-    """A layer that computes only what it does without its branches while it rests."""
-
-    _derived_shares = (_REST,)
-
-    @staticmethod
-    def _derived_methods(base: type[nn.Module]) -> dict[str, Any]:
-        # In place of the forward: its weights are gathered, as the norms on the stream need them.
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if not _rests(self.residual_rest):
+            rest: Any = self.residual_rest
+            if not _rests(rest):
                 return base.forward(self, *args, **kwargs)
-            return self.silent(*args, **kwargs)  # type: ignore[operator]
+            return rest.gives(*args, **kwargs)
 
-        return {"forward": forward}
+        return {"__call__": call, "forward": forward}
 
 
 def _rests(rest: Any) -> bool:
@@ -82,6 +82,17 @@ def _rests(rest: Any) -> bool:
     return True
 
 
+def _is_listened_to(layer: nn.Module) -> bool:
+    """Whether it has hooks besides those of FSDP2."""
+    hooks = chain(
+        layer._forward_hooks.values(),
+        layer._forward_pre_hooks.values(),
+        layer._backward_hooks.values(),
+        layer._backward_pre_hooks.values(),
+    )
+    return any(type(getattr(hook, "__self__", None)).__name__ != "FSDPState" for hook in hooks)
+
+
 class Resting:
     """The layers of a model that rest while a schedule declares them dormant.
 
@@ -93,9 +104,17 @@ class Resting:
         model: the model that the branches are part of.
         branches: what is scaled.
         places: for each branch the place of its layer among all layers.
+        scaling: what writes their α.
     """
 
-    def __init__(self, model: nn.Module, branches: Sequence[Branch], places: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        branches: Sequence[Branch],
+        places: Sequence[int],
+        scaling: Scaling,
+    ) -> None:
+        self._scaling = scaling
         whole: dict[str, nn.Module] = {}
         for name, module in model.named_modules():
             whole.setdefault(stock_name(name), module)  # a wrapper before what it wraps
@@ -106,11 +125,10 @@ class Resting:
             outer = inner if getattr(inner, "silent", None) is not None else whole[name]
             self._layers[name] = outer, place
         for layer, _ in self._layers.values():
-            kind = _Resting if getattr(layer, "silent", None) is None else _Silenced
             layer.__dict__[_REST] = (
                 Rest()
             )  # not by setattr, which wrappers of torch.compile pass on
-            exchange(layer, derive(kind, type(layer)))
+            exchange(layer, derive(_Resting, type(layer)))
 
     def write(self, dormant: Sequence[bool]) -> None:
         """Say which layers are dormant, by place."""
@@ -119,26 +137,29 @@ class Resting:
 
     @contextlib.contextmanager
     def proving(self) -> Iterator[None]:
-        """Within, one forward at α = 0 without gradients shows what resting layers give.
+        """Within, every α is 0 and layers train; one forward without gradients shows what each
+        gives then, and so may give while it rests.
 
         Raises:
-            BranchError: at the end, naming a layer that does something to the stream at α = 0.
+            BranchError: at the end, naming a layer that does something to the stream, or that is
+                not called.
         """
-        wrong: dict[str, str] = {}
-        with contextlib.ExitStack() as hooks:
+        seen: dict[str, str] = {}
+        modules = {m: m.training for layer, _ in self._layers.values() for m in layer.modules()}
+        with self._scaling.at_zero(), contextlib.ExitStack() as during:
+            for module, training in modules.items():
+                during.callback(setattr, module, "training", training)
+                module.training = True  # dropout on the stream is not the identity
             for name, (layer, _) in self._layers.items():
-                see = partial(_see, name, wrong)
-                # silent() needs weights that others give back after the forward; what gives the
-                # stream back has to, whatever others make of it.
-                first = isinstance(layer, _Silenced)
-                hook = layer.register_forward_hook(see, with_kwargs=True, prepend=first)
-                hooks.callback(hook.remove)
+                during.enter_context(_Look(name, layer, seen))
             yield
-        for name, why in wrong.items():
-            raise BranchError(
-                f"{name} cannot rest while it is dormant: {why}. Attach with dormant='run', or "
-                "give the layer a method silent() that computes what it does without its branches"
-            )
+        for name in self._layers:
+            if why := seen.get(name, "it is not called (a mere container), or not in this forward"):
+                raise BranchError(
+                    f"{name} cannot rest while it is dormant: {why}. Attach with dormant='run', or "
+                    "give the layer a method silent() that computes what it does without its "
+                    "branches"
+                )
 
     def part(self) -> None:
         """Share no longer with the model that this one is a copy of."""
@@ -154,7 +175,7 @@ class Resting:
 
 def wake(layer: nn.Module) -> None:
     """Let a layer never rest again, if it is one that may."""
-    if isinstance(layer, _Resting | _Silenced):
+    if isinstance(layer, _Resting):
         layer.__dict__[_REST] = Rest()
         if give_back(layer):
             del layer.__dict__[_REST]
@@ -166,31 +187,57 @@ def _rest_of(layer: nn.Module) -> Rest:
     return rest
 
 
-def _see(
-    name: str,
-    wrong: dict[str, str],
-    layer: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    output: Any,
-) -> None:
-    silent = getattr(layer, "silent", None)
-    if silent is not None:
-        if not torch.allclose(silent(*args, **kwargs), output, rtol=1e-4, atol=1e-6):
-            wrong[name] = "silent() gives something else than the layer does at α = 0"
-            return
-        _rest_of(layer).gives = silent
-        return
-    stream = _stream(args, kwargs)
-    first, *others = output if isinstance(output, tuple) else (output,)
-    if not isinstance(first, Tensor) or not isinstance(stream, Tensor):
-        wrong[name] = f"it returns a {type(output).__name__} of a {type(stream).__name__}"
-    elif any(other is not None for other in others):
-        wrong[name] = f"it returns {len(others)} more than the residual stream"
-    elif first.shape != stream.shape or not torch.equal(first, stream):
-        wrong[name] = "at α = 0 it does not give what it is given"
-    else:
-        _rest_of(layer).gives = _Stream(len(others) if isinstance(output, tuple) else None)
+class _Look:
+    """Within, sees a layer's call: in `seen` why it cannot rest, or "" if it can."""
+
+    def __init__(self, name: str, layer: nn.Module, seen: dict[str, str]) -> None:
+        self._name, self._layer, self._seen = name, layer, seen
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        # What shards weights gathers them before, and gives them back after; silent() needs them.
+        # What gives the stream back has to, whatever hooks of others make of it.
+        silent = getattr(self._layer, "silent", None) is not None
+        self._hooks = (
+            self._layer.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._layer.register_forward_hook(self._end, with_kwargs=True, prepend=silent),
+        )
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A copy: a layer may write into what it is given.
+        stream = _stream(args, kwargs)
+        self._before = stream.clone() if isinstance(stream, Tensor) else stream
+
+    def _end(self, layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        rest, silent = _rest_of(layer), getattr(layer, "silent", None)
+        if silent is not None:
+            given = silent(self._before, *args[1:], **kwargs)
+            near = torch.allclose(given, output, rtol=1e-4, atol=1e-6, equal_nan=True)
+            why = "" if near else "silent() gives something else than the layer does at α = 0"
+            rest.gives = silent if near else None
+        else:
+            why, others = _identity(self._before, output)
+            rest.gives, rest.alone = (None if why else _Stream(others)), True
+        self._seen[self._name] = why
+
+
+def _identity(before: Any, output: Any) -> tuple[str, int | None]:
+    """Why a layer does more than to give back what it is given, if it does; and how many None come
+    with that, if it returns a tuple."""
+    after, *others = output if isinstance(output, tuple) else (output,)
+    if not isinstance(after, Tensor) or not isinstance(before, Tensor):
+        return f"it returns a {type(output).__name__} of a {type(before).__name__}", None
+    if any(other is not None for other in others):
+        return f"it returns {len(others)} more than the residual stream", None
+    if not torch.isfinite(before).all():
+        return "what it is given is not finite", None
+    if after.shape != before.shape or not torch.equal(after, before):
+        return "at α = 0 it does not give what it is given", None
+    return "", len(others) if isinstance(output, tuple) else None
 
 
 def _stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,20 @@ class Scaling:
             with torch.no_grad():
                 torch._foreach_zero_(list(tensors.values()))
                 torch._foreach_add_(list(tensors.values()), [values[p] for p in tensors])
+
+    @contextlib.contextmanager
+    def at_zero(self) -> Iterator[None]:
+        """Within, the α that branches are multiplied by are 0; those of a copy of the model are the
+        original's."""
+        found = [scale.alpha_of(branch.module) for branch, _ in self._branches]
+        tensors = list({id(alpha): alpha for alpha in found if alpha is not None}.values())
+        with torch.no_grad():
+            values = [alpha.clone() for alpha in tensors]
+            torch._foreach_zero_(tensors)
+            try:
+                yield
+            finally:
+                torch._foreach_copy_(tensors, values)
 
     @property
     def multiplies_by_one(self) -> bool:

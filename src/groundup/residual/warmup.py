@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,9 +52,12 @@ class Warmup:
         self._compiled = False
         self._following: Following | None = None
         self._scaling = Scaling(model, self._branches, numbering.places, self._values)
-        self._resting = Resting(model, self._branches, numbering.places) if rest else None
+        self._resting = (
+            Resting(model, self._branches, numbering.places, self._scaling) if rest else None
+        )
         called = called_around(model, self._branches)
-        proving = self._at_zero if rest else None
+        # Not a method of its own: a copy of the model would be at work on this before it is whole.
+        proving = None if self._resting is None else self._resting.proving
         self._proof = Proof(called, self._branches, self._scaling.traced, proving)
         self._reminder = Reminder(called)
         if self._resting is not None:
@@ -163,7 +165,8 @@ class Warmup:
             warnings.warn(
                 f"no forward of {type(self._model).__name__} was seen in {_SILENCE} updates, so "
                 "it is not proven that its branches are scaled (it is compiled as a whole, or "
-                "called through a part of it): call check(batch) once",
+                "called through a part of it), nor are dormant layers skipped: call check(batch) "
+                "once",
                 stacklevel=4,
             )
 
@@ -299,17 +302,6 @@ class Warmup:
 
     def _branch_alphas(self) -> list[float]:
         return [self._values[place] for place in self._numbering.places]
-
-    @contextlib.contextmanager
-    def _at_zero(self) -> Iterator[None]:
-        """Within, every α is 0: what layers give then is what they may give while they rest."""
-        assert self._resting is not None
-        self._scaling.write([0.0] * self.depth)
-        try:
-            with self._resting.proving():
-                yield
-        finally:
-            self._scaling.write(self._values)
 
     def _bind(self) -> None:
         # Whether anything is compiled is looked for when it matters: it takes a walk of the model.
