@@ -341,7 +341,7 @@ def parse() -> argparse.Namespace:
     args.precision /= 100
     args.on = pick_device(args.device)
     plan = PLANS[args.on.type]
-    args.base = args.base or Size.parse("tiny:1x16" if args.quick else plan.base)
+    args.base = args.base or Size.parse("tiny:4x16" if args.quick else plan.base)
     args.vocab_size = args.vocab_size or (256 if args.quick else plan.vocab_size)
     args.compile = plan.compiled and not args.quick if args.compile is None else args.compile
     args.dtype = args.dtype or plan.dtype

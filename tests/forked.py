@@ -116,5 +116,7 @@ def _begin(
     for stream in (1, 2):
         os.dup2(file, stream)
     os.environ.update(environment)
+    # The path is that of the process that asks, in which tests.torchvision_shim may be at work.
+    sys.path[:] = [place for place in sys.path if Path(place) != Path(sys.prefix) / "vision"]
     torch.set_num_threads(1)
     sys.exit(work(*arguments))
