@@ -142,6 +142,18 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, gradients: bool) -> None:
         assert loss.requires_grad == gradients
 
 
+def test_tokens_of_one_chunk_have_whole_logits_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, targets = case()
+    monkeypatch.setattr(head_loss, "_one_pass", None)
+    _chunks_of(monkeypatch, targets.numel())
+    found = head_losses(x, weight, targets, 0.1)
+    expected = losses(x @ weight.T, targets, 0.1)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    _chunks_of(monkeypatch, targets.numel() - 1)
+    with pytest.raises(TypeError):
+        head_losses(x, weight, targets, 0.1)
+
+
 def test_no_second_derivative() -> None:
     x, weight, targets = case()
     with pytest.raises(RuntimeError, match="no second derivative"):

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.model.loss import IGNORE_INDEX, Losses
+from groundup.model.loss import IGNORE_INDEX, Losses, losses
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ ELSEWHERE = Chunks(tokens=2048, logits=1 << 27)
 """Enough to fill a GPU; 2²⁷ logits are 512 MiB of float32."""
 
 
+WHOLE = {"cpu"}
+"""Types of device on which tokens that are one chunk have whole logits: there is nothing to save
+then, and passes over the weight's gradient (from zeros, and times that of the loss) would be for
+nothing."""
+
+
 def chunks(device: torch.device) -> Chunks:
     """Those of a device."""
     return CHUNKS.get(device.type, ELSEWHERE)
@@ -69,6 +76,8 @@ def head_losses(x: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0)
     if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
     size = chunks(x.device).size(weight.shape[0])
+    if targets.numel() <= size and x.device.type in WHOLE:
+        return losses(F.linear(x, weight), targets, z_loss)
     settings = (targets.flatten(), z_loss, dtype, size)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         total, by_token, z = _HeadLosses.apply(x.flatten(0, -2), weight, *settings)
