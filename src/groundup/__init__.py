@@ -7,9 +7,9 @@ functions and imports no torch; everything else is loaded on first use, so that
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from groundup._lazy import lazily
 from groundup.schedules import depth, factor
 
 if TYPE_CHECKING:
@@ -20,27 +20,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    name: f"groundup.{name}"
-    for name in (
-        "data",
-        "evaluate",
-        "export",
-        "hf",
-        "measure",
-        "model",
-        "optim",
-        "report",
-        "residual",
-        "schedules",
-        "train",
-    )
-} | {"rate": "groundup.optim.rate"}
+_MODULES = (
+    "data",
+    "evaluate",
+    "export",
+    "hf",
+    "measure",
+    "model",
+    "optim",
+    "report",
+    "residual",
+    "schedules",
+    "train",
+)
 _NAMES = {
-    "Warmup": "groundup.residual",
-    "advise": "groundup.schedules",
-    "attach": "groundup.residual",
-    "suggest": "groundup.schedules",
+    "Warmup": "residual",
+    "advise": "schedules",
+    "attach": "residual",
+    "rate": "optim",
+    "suggest": "schedules",
 }
 
 __all__ = [
@@ -57,14 +55,4 @@ __all__ = [
     "suggest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'groundup' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_NAMES})
+__getattr__, __dir__ = lazily(__name__, _NAMES | {name: name for name in _MODULES})

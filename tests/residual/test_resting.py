@@ -37,6 +37,16 @@ def transformer(placement: str = "pre", layers: int = LAYERS) -> Transformer:
     return model
 
 
+def llama() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+        num_attention_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config).train()
+
+
 def batch(step: int) -> torch.Tensor:
     return torch.randint(0, 32, (2, 9), generator=torch.Generator().manual_seed(step))
 
@@ -210,15 +220,9 @@ class TestOtherModels:
 
     def test_who_listens_hears_layers_that_rest(self) -> None:
         """With hooks, as transformers collects hidden states in training."""
-        transformers = pytest.importorskip("transformers")
-        config = transformers.LlamaConfig(
-            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-            num_attention_heads=2,
-        )  # fmt: skip
         found = []
         for dormant in ("skip", "run"):
-            torch.manual_seed(0)
-            model = transformers.LlamaForCausalLM(config).train()
+            model = llama()
             gu.attach(model, CASCADE, dormant=dormant).at(S + 1)
             found.append(model(input_ids=batch(0), output_hidden_states=True))
         skipping, running = (output.hidden_states for output in found)
@@ -242,15 +246,9 @@ class TestOtherModels:
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     def test_llama_of_transformers(self, checkpointing: bool) -> None:
-        transformers = pytest.importorskip("transformers")
-        config = transformers.LlamaConfig(
-            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-            num_attention_heads=2,
-        )  # fmt: skip
         found = []
         for dormant in ("skip", "run"):
-            torch.manual_seed(0)
-            model = transformers.LlamaForCausalLM(config).train()
+            model = llama()
             if checkpointing:
                 model.gradient_checkpointing_enable()
             warmup = gu.attach(model, CASCADE, dormant=dormant)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.train import MeasureConfig, Recipe, ResidualConfig, train
+from groundup.train import MeasureConfig, RateConfig, Recipe, ResidualConfig, train
 from tests.train.runs import forget_the_end, lines, metrics
 
 SKIP = ResidualConfig("cascade", T=3, S=4, dormant="skip")
@@ -69,3 +69,8 @@ def test_what_is_measured_of_a_layer_that_rests(whole: Path) -> None:
 def test_what_cannot_be(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ResidualConfig(**fields)
+
+
+def test_rates_by_layer_leave_none_out() -> None:
+    with pytest.raises(ValueError, match=r"rate\.layers\.dormant='skip' would be ignored"):
+        RateConfig(layers=SKIP)

@@ -5,9 +5,9 @@ The spike score and its monitor need no torch; everything else is loaded on firs
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from groundup._lazy import lazily
 from groundup.measure.monitor import Monitor, Verdict
 from groundup.measure.spikes import SpikeScore, run_spike_score, spike_score
 
@@ -55,7 +55,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "stream": ("token_cosines", "token_norms"),
     "updates": ("angle", "relative_update", "row_angles", "update_norm"),
 }
-_WHERE = {name: module for module, names in _NAMES.items() for name in names}
+_HOMES = {name: module for module, names in _NAMES.items() for name in (module, *names)}
 
 __all__ = [
     "GradientNoise",
@@ -92,14 +92,4 @@ __all__ = [
     "update_norm",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"groundup.measure.{_WHERE[name]}"), name)
-    if name in _NAMES:
-        return importlib.import_module(f"groundup.measure.{name}")
-    raise AttributeError(f"module 'groundup.measure' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_NAMES, *_WHERE})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -105,7 +105,8 @@ class Block(nn.Module):
 
     @property
     def silent(self) -> Callable[..., Tensor] | None:
-        """What it computes when its branches give zeros, called as `forward` is; None: nothing."""
+        """What it computes when its branches give zeros, called as `forward` is; None: nothing, it
+        gives its input back."""
         return self._norms if self.attention.normalizes else None
 
     def _norms(self, x: Tensor, *_: Any) -> Tensor:

@@ -83,7 +83,7 @@ def _rests(rest: Any) -> bool:
 
 
 def _is_listened_to(layer: nn.Module) -> bool:
-    """Whether it has hooks besides those of FSDP2."""
+    """Whether it has hooks besides those of FSDP2 (known by name: its import takes long)."""
     hooks = chain(
         layer._forward_hooks.values(),
         layer._forward_pre_hooks.values(),

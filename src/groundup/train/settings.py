@@ -163,6 +163,11 @@ class RateConfig:
 
     def __post_init__(self) -> None:
         positive("peak", self.peak)
+        if self.layers.dormant != "run":
+            raise ValueError(
+                f"rate.layers.dormant={self.layers.dormant!r} would be ignored: a layer that learns "
+                "later is computed all the same; say residual.dormant"
+            )
         self.factor(beta2=0.95)
 
     def factor(self, beta2: float | None) -> Factor:
