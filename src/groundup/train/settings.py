@@ -165,8 +165,8 @@ class RateConfig:
         positive("peak", self.peak)
         if self.layers.dormant != "run":
             raise ValueError(
-                f"rate.layers.dormant={self.layers.dormant!r} would be ignored: a layer that learns "
-                "later is computed all the same; say residual.dormant"
+                f"rate.layers.dormant={self.layers.dormant!r} would be ignored: a layer that "
+                "learns later is computed all the same; say residual.dormant"
             )
         self.factor(beta2=0.95)
 
