@@ -185,6 +185,21 @@ def test_the_pieces_that_are_heard_are_the_whole(
     assert all(heard)
 
 
+def test_bytes_wait_for_the_end_of_their_run() -> None:
+    """₂ is E2 82 82; with another E2 behind it, none of the four bytes is a character."""
+    heard: list[str] = []
+    hearing = _Hearing(metaspace(), [], heard.append)
+    hearing.put(torch.tensor([[]]))
+    for token in (6, 7, 7):
+        hearing.put(torch.tensor([token]))
+    assert heard == []
+    hearing.put(torch.tensor([3]))
+    assert heard == ["₂b"]
+    for token in (6, 7, 7, 6):
+        hearing.put(torch.tensor([token]))
+    assert hearing.finish() == "₂b" + "\N{REPLACEMENT CHARACTER}" * 4
+
+
 def test_pieces_come_before_the_end(speaker: Speaker) -> None:
     heard: list[str] = []
     written = speaker.write(PROMPT, 30, Sampling(greedy=True), hear=heard.append)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _EOS_NAMES = (
     "[EOS]",
     "<|eos|>",
 )
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
@@ -81,6 +84,10 @@ class Tokenizer:
         """The text of `ids`, special tokens included."""
         values = ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
         return str(self._inner.decode(values, skip_special_tokens=False))
+
+    def is_byte(self, token: int) -> bool:
+        """Whether an id stands for one byte, as `<0xE2>` does in Llama 2's byte fallback."""
+        return _BYTE.fullmatch(self._inner.id_to_token(token) or "") is not None
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json, atomically, and tokenizer_config.json with the EOS beside it."""

@@ -197,8 +197,10 @@ class _Hearing:
             self.prompt_comes = False
             return
         self.ids += [token for token in value.tolist() if token != self.tokenizer.eos_id]
-        # Bytes of a character whose others are still to come are decoded as that.
-        self._say(self._text().rstrip("\N{REPLACEMENT CHARACTER}"))
+        # A run of single bytes is decoded as a whole: one that is wrong takes back those before.
+        if self.ids and not self.tokenizer.is_byte(self.ids[-1]):
+            # Bytes of a character whose others are still to come are decoded as that.
+            self._say(self._text().rstrip("\N{REPLACEMENT CHARACTER}"))
 
     def end(self) -> None:
         """The next that comes is a prompt again."""
