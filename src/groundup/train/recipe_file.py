@@ -41,7 +41,11 @@ def find(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    shipped = {path.stem: path for path in sorted(_shipped().glob("*.toml"))}
+    root = _shipped()
+    shipped = {
+        path.relative_to(root).with_suffix("").as_posix(): path
+        for path in sorted(root.rglob("*.toml"))
+    }
     if name in shipped:
         return shipped[name]
     raise unknown("recipe", name, [*shipped, "any path to a .toml file"])
@@ -64,6 +68,12 @@ def read(path: Path) -> RecipeFile:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
     return RecipeFile(recipe, changes, axes)
+
+
+def changed(file: RecipeFile, change: Mapping[str, Any]) -> RecipeFile:
+    """The file with a change of its recipe, merged as that of a variant is; the variants and the
+    [sweep] stay."""
+    return replace(file, recipe=build(_merged(plain(file.recipe), change)))
 
 
 def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
