@@ -27,6 +27,13 @@ def positive(field: str, value: Any) -> float:
     return value
 
 
+def finite(field: str, value: Any) -> float:
+    """`value` as it is, a finite real number; ValueError otherwise."""
+    if not is_number(value) or not math.isfinite(value):
+        raise ValueError(f"{field}={value!r} is not valid: it must be a finite number")
+    return value
+
+
 def within(field: str, value: Any, low: float, high: float) -> float:
     """`value` as it is, a finite number in [low, high] (high may be inf); ValueError otherwise."""
     if not is_number(value) or not math.isfinite(value) or not low <= value <= high:

@@ -62,6 +62,24 @@ def test_logits_without_warmup_and_at_its_ends(placement: str, qk_norm: Any) -> 
     assert torch.equal(model(tokens), without)
 
 
+@pytest.mark.parametrize("gain", ["rezero", "layerscale"])
+@pytest.mark.parametrize("placement", sorted(PLACEMENTS))
+@pytest.mark.filterwarnings("ignore:.*look trained")
+def test_gains_are_multiplied_into_what_a_stock_model_has(placement: str, gain: str) -> None:
+    model = decoder(placement, False, gain=gain, gain_init=0.6, drop_path=0.3)
+    tokens = some_tokens()
+    without = decoder(placement, False)(tokens)
+    assert difference(as_hugging_face(model, [1.0] * LAYERS)(tokens).logits, model(tokens)) < 1e-5
+    warmup = gu.attach(model, gu.depth.linear(T=4))
+    warmup.at(3)
+    exported = as_hugging_face(model, [0.75, 0.375, 0.25])
+    assert type(exported).__name__ == CLASSES.get((placement, False), "GroundupForCausalLM")
+    assert difference(exported(tokens).logits, model(tokens)) < 1e-5
+    assert difference(without, model(tokens)) > 1e-3
+    warmup.fold_()  # α alone: the gains stay the model's own
+    assert difference(exported(tokens).logits, model(tokens)) < 1e-5
+
+
 @pytest.mark.parametrize(("placement", "qk_norm"), [*STOCK, ("post", False), ("sandwich", True)])
 def test_generating_with_a_cache_is_recomputing(placement: str, qk_norm: Any) -> None:
     model = decoder(placement, qk_norm)

@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.model import INITIALIZATIONS, PLACEMENTS, PRESETS, ModelConfig, Transformer, preset
-from groundup.model.config import InitializationName, PlacementName
+from groundup.model.config import GainName, InitializationName, PlacementName
+from groundup.model.gain import GAINS
 
 
 def count(model: torch.nn.Module) -> int:
@@ -53,10 +54,18 @@ def test_depth_study(layers: int) -> None:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True, "width"])
-def test_parameters_of_every_variant(placement: str, tied: bool, qk_norm: Any) -> None:
+@pytest.mark.parametrize(
+    ("qk_norm", "gain"), [(False, "layerscale"), (True, "rezero"), ("width", "none")]
+)
+def test_parameters_of_every_variant(placement: str, tied: bool, qk_norm: Any, gain: Any) -> None:
     config = preset(
-        "tiny", vocab_size=101, placement=placement, tied=tied, qk_norm=qk_norm, kv_heads=2
+        "tiny",
+        vocab_size=101,
+        placement=placement,
+        tied=tied,
+        qk_norm=qk_norm,
+        kv_heads=2,
+        gain=gain,
     )
     model = on_meta(config)
     assert config.parameters() == count(model)
@@ -85,6 +94,7 @@ def test_default_feed_forward_is_llamas(width: int, expected: int) -> None:
 def test_registries_are_the_literals() -> None:
     assert set(get_args(PlacementName)) == set(PLACEMENTS)
     assert set(get_args(InitializationName)) == set(INITIALIZATIONS)
+    assert set(get_args(GainName)) == set(GAINS)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,14 @@ def test_registries_are_the_literals() -> None:
         ({"placement": "sandwhich"}, "placement='sandwhich' is unknown: did you mean 'sandwich'"),
         ({"placement": None}, "placement=None is unknown"),
         ({"init": "scale"}, "init='scale' is unknown: did you mean 'scaled'"),
+        ({"gain": "layer-scale"}, "gain='layer-scale' is unknown: did you mean 'layerscale'"),
+        ({"gain_init": 0.1}, "gain_init=0.1 would be ignored: gain='none'"),
+        ({"gain": "rezero", "gain_init": float("nan")}, "gain_init=nan is not valid: it must be a"),
+        ({"gain": "rezero", "gain_init": True}, "gain_init=True is not valid: it must be a finite"),
+        ({"drop_path": -0.1}, "drop_path=-0.1 is not valid: it must be a finite number in [0.0"),
+        ({"drop_path": 1}, "drop_path=1 is not valid: it must be below 1"),
+        ({"hf_config": {"model_type": "llama"}, "gain": "rezero"}, "gain='rezero' would be ignor"),
+        ({"hf_config": {"model_type": "llama"}, "drop_path": 0.1}, "drop_path=0.1 would be ignor"),
     ],
 )
 def test_refused(fields: dict, message: str) -> None:

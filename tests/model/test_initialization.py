@@ -91,6 +91,32 @@ def test_paired_across_placements(init: str) -> None:
                 assert torch.equal(weight, expected[name])
 
 
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [
+        ({"gain": "rezero"}, 0.0),
+        ({"gain": "rezero", "gain_init": 0.5}, 0.5),
+        ({"gain": "layerscale", "layers": 18}, 0.1),
+        ({"gain": "layerscale", "layers": 24}, 1e-5),
+        ({"gain": "layerscale", "layers": 25}, 1e-6),
+        ({"gain": "layerscale", "gain_init": 0.0}, 0.0),
+        ({"drop_path": 0.3}, None),
+    ],
+)
+def test_gains_start_as_published_and_change_no_other_weight(
+    fields: dict, start: float | None
+) -> None:
+    small = {"width": 16, "heads": 2, "vocab_size": 32, "feed_forward": 24}
+    model = build(**small, **fields)
+    plain = dict(build(**small, layers=model.config.layers).named_parameters())
+    found = dict(model.named_parameters())
+    gains = {name: found.pop(name) for name in list(found) if ".gains." in name}
+    assert bool(gains) == (start is not None)
+    assert all(torch.equal(gain, torch.full_like(gain, start)) for gain in gains.values())
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(weight, plain[name]) for name, weight in found.items())
+
+
 def test_depends_on_the_seed_and_the_name_only() -> None:
     model = build()
     weights = [w.clone() for w in model.parameters() if w.ndim == 2]

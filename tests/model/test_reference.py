@@ -59,7 +59,8 @@ def feed_forward(x: Tensor, w: dict[str, Tensor], at: str, c: ModelConfig) -> Te
     return (gate / (1 + torch.exp(-gate)) * up) @ w[f"{at}.down.weight"].T
 
 
-# The table, with residual warmup's α (1 where there is none): F the branch, N and N2 its norms.
+# The table, with residual warmup's α (1 where there is none) times the gain of the branch: F the
+# branch, N and N2 its norms.
 TABLE = {
     "pre": lambda x, F, N, N2, a, l: x + a * F(N(x)),
     "post": lambda x, F, N, N2, a, l: N(x + a * F(x)),
@@ -68,6 +69,11 @@ TABLE = {
     "lns": lambda x, F, N, N2, a, l: x + a * F(N(x) / math.sqrt(l)),
     "output": lambda x, F, N, N2, a, l: x + a * N2(F(x)),
 }
+
+
+def gain(w: dict[str, Tensor], c: ModelConfig, layer: int, branch: str) -> Tensor | float:
+    name = {"none": None, "rezero": "both", "layerscale": branch}[c.gain]
+    return 1.0 if name is None else w[f"layers.{layer}.gains.{name}"]
 
 
 def reference(w: dict[str, Tensor], c: ModelConfig, tokens: Tensor, alphas: list[float]) -> Tensor:
@@ -80,7 +86,7 @@ def reference(w: dict[str, Tensor], c: ModelConfig, tokens: Tensor, alphas: list
                 lambda y, f=f, at=at: f(y, w, f"{at}.branch", c),
                 lambda y, at=at: rms(y, w[f"{at}.norm.weight"], c.norm_eps),
                 lambda y, at=at: rms(y, w[f"{at}.post_norm.weight"], c.norm_eps),
-                alphas[l - 1],
+                alphas[l - 1] * gain(w, c, l - 1, name),
                 l,
             )
     return rms(x, w["norm.weight"], c.norm_eps) @ w.get("head.weight", w["embedding.weight"]).T
@@ -94,6 +100,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one_kv_head": {"kv_heads": 1, "rope_theta": 100.0},
     "tied": {"tied": True, "norm_eps": 0.1},
     "z_loss": {"z_loss": 0.3},
+    "rezero": {"gain": "rezero"},
+    "layerscale": {"gain": "layerscale", "gain_init": 0.0},
     "all": {"qk_norm": True, "kv_heads": 2, "tied": True, "z_loss": 0.3},
 }
 

@@ -26,6 +26,11 @@ FSDP = ParallelConfig(mode="fsdp")
 RESTING = ResidualConfig("cascade", T=3, S=4, dormant="skip")
 
 
+def with_gains(recipe: Recipe) -> Recipe:
+    """A number for each layer: one process has it, the other has nothing of it."""
+    return replace(recipe, model=replace(recipe.model, gain="rezero", gain_init=0.3))
+
+
 def recipe_in(folder: Path) -> Recipe:
     return recipe_file.read(folder / "recipe.toml").recipe
 
@@ -120,6 +125,11 @@ def check_layers_that_rest(folder: Path) -> None:
     dist.barrier()
     train(fsdp, folder / "resting-ddp")
     like_one(folder, folder / "resting-ddp", "resting")
+
+
+def check_fsdp_with_gains(folder: Path) -> None:
+    train(with_gains(replace(recipe_in(folder), parallel=FSDP)), folder / "gains-fsdp")
+    like_one(folder, folder / "gains-fsdp", "gains")
 
 
 def check_hsdp(folder: Path) -> None:

@@ -16,7 +16,7 @@ from groundup.train.evaluating import EvaluateConfig
 from groundup.train.parallel.config import ParallelConfig
 from tests.residual.where import ranks
 from tests.train.runs import forget_the_end, metrics
-from tests.train.runs_on_two_ranks import RESTING
+from tests.train.runs_on_two_ranks import RESTING, with_gains
 
 MODULE = "tests.train.runs_on_two_ranks"
 
@@ -27,6 +27,7 @@ def place(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.toml").write_text(toml.dumps(recipe))
     train(recipe, folder / "one")
     train(replace(recipe, residual=RESTING), folder / "resting")
+    train(with_gains(recipe), folder / "gains")
     texts = ("def x return self", "if x in y : return None else : 1", "for x in self")
     (folder / "held.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     evaluate = EvaluateConfig(4, texts=(str(folder / "held.jsonl"),))

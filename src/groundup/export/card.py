@@ -127,12 +127,14 @@ def _model(trained: Trained, model: Any) -> Rows:
     if not isinstance(trained.model, Transformer):
         return [("class", type(model).__name__)]
     norm = {False: "none", True: "over each head", "width": "over all heads together"}
+    gains = "none" if config.gain == "none" else f"{config.gain}, multiplied into the weights"
     return [
         ("layers, width", f"{config.layers}, {config.width}"),
         ("heads", f"{config.heads} for queries, {config.key_value_heads} for keys and values"),
         ("feed-forward", f"SwiGLU, {config.feed_forward_width}"),
         ("placement of norms", config.placement),
         ("norm of queries and keys", norm[config.qk_norm]),
+        ("gains of branches", gains),
         ("embedding and head", "tied" if config.tied else "untied"),
         ("positions", f"rotary, base {config.rope_theta:g}"),
         ("initialization", f"{config.init}, standard deviation {config.init_std:g}"),

@@ -10,12 +10,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from groundup._check import count, positive, unknown, within
+from groundup._check import count, finite, positive, unknown, within
 from groundup.model.size_names import SIZES, contradiction, longest
 
 PlacementName = Literal["pre", "post", "sandwich", "deepnorm", "lns", "output"]
 InitializationName = Literal["normal", "ds", "scaled", "deepnorm"]
+GainName = Literal["none", "rezero", "layerscale"]
 QKNorm = bool | Literal["width"]
+
+_NAMES = {"placement": PlacementName, "gain": GainName, "init": InitializationName}
 
 # RMSNorms that a placement puts around one branch, where it is not one.
 _NORMS_PER_BRANCH = {"sandwich": 2}
@@ -23,7 +26,8 @@ _NORMS_PER_BRANCH = {"sandwich": 2}
 
 # What weights decide, and what has no meaning beside a configuration of transformers.
 _STARTS = ("init", "init_std", "embedding_std")
-_DECODER = ("rope_theta", "norm_eps", "qk_norm", "placement", *_STARTS)
+_RELATIVES = ("gain", "gain_init", "drop_path")
+_DECODER = ("rope_theta", "norm_eps", "qk_norm", "placement", *_RELATIVES, *_STARTS)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,18 @@ class ModelConfig:
 
     placement: PlacementName = "pre"
     """Where a layer normalizes; "deepnorm" is meant to go with init "deepnorm"."""
+
+    gain: GainName = "none"
+    """Learned factors on what branches add: "rezero" a number for each layer, "layerscale" a vector
+    for each branch."""
+
+    gain_init: float | None = None
+    """Where the gains start; left out, 0 for "rezero", and by depth for "layerscale": 0.1 up to 18
+    layers, 1e-5 up to 24, 1e-6 in deeper models."""
+
+    drop_path: float = 0.0
+    """Stochastic depth: the probability with which a branch of the last layer is left out, for each
+    sequence, in training; that of layer l is l/L of it."""
 
     init: InitializationName = "normal"
     """How the weights of the layers start."""
@@ -133,9 +149,18 @@ class ModelConfig:
             if not isinstance(value, bool) and value not in other:
                 said = " or ".join(("true", "false", *map(repr, other)))
                 raise ValueError(f"{name}={value!r} is not valid: it must be {said}")
-        for name, names in (("placement", PlacementName), ("init", InitializationName)):
+        for name, names in _NAMES.items():
             if getattr(self, name) not in get_args(names):
                 raise unknown(name, getattr(self, name), get_args(names))
+        if self.gain == "none":
+            self._refuse_ignored(("gain_init",), "gain='none'")
+        if self.gain_init is not None:
+            finite("gain_init", self.gain_init)
+        if within("drop_path", self.drop_path, 0.0, 1.0) == 1.0:
+            raise ValueError(
+                f"drop_path={self.drop_path!r} is not valid: it must be below 1, or the last layer "
+                "would never run"
+            )
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} is not valid: it must divide width={self.width}")
         if self.head_dim % 2:
@@ -173,6 +198,11 @@ class ModelConfig:
             "width": (self.width, self.key_value_width),
         }
         return sizes[self.qk_norm]
+
+    @property
+    def gains(self) -> int:
+        """Learned factors of each layer's branches."""
+        return {"none": 0, "rezero": 1, "layerscale": 2 * self.width}[self.gain]
 
     @property
     def feed_forward_width(self) -> int:
@@ -213,7 +243,7 @@ class ModelConfig:
         attention += sum(self.qk_norm_sizes)
         feed_forward = 3 * self.width * self.feed_forward_width
         norms = 2 * _NORMS_PER_BRANCH.get(self.placement, 1) * self.width
-        layers = self.layers * (attention + feed_forward + norms)
+        layers = self.layers * (attention + feed_forward + norms + self.gains)
         matrices = 1 if self.tied or not embedding else 2
         return layers + self.width + matrices * self.vocab_size * self.width
 

@@ -1,7 +1,8 @@
 """How the weights start.
 
 A rule says from which normal distribution a matrix of a layer is drawn; `initialize` draws. The
-embedding and the head are the same under every rule, and norm weights start at 1.
+embedding and the head are the same under every rule, norm weights start at 1, and gains where
+`groundup.model.gain` says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from groundup.model.config import ModelConfig
+from groundup.model.gain import GAINS
 
 if TYPE_CHECKING:
     from groundup.model.transformer import Transformer
@@ -92,7 +94,7 @@ def initialize(model: Transformer, seed: int) -> None:
 
     Each parameter has a random stream of its own, keyed by (seed, name), drawn on the CPU in
     float32 and copied in. So device, dtype, sharding and the order of the modules change nothing,
-    and two models that differ in placement only start from the same weights.
+    and two models that differ in placement or gains only start from the same weights.
 
     Raises:
         ValueError: the model is on the meta device, where there is nothing to write to.
@@ -102,11 +104,18 @@ def initialize(model: Transformer, seed: int) -> None:
             raise ValueError(f"{name} is on the meta device; call model.to_empty(device=…) first")
         name = _WRAPPERS.sub("", name)
         if parameter.ndim == 1:
-            value = torch.ones(parameter.shape, device="cpu")
+            value = torch.full(parameter.shape, _vector(model.config, name), device="cpu")
         else:
             distribution = _distribution(model.config, name, parameter.shape)
             value = _draw(distribution, parameter.shape, _generator(seed, name))
         write(parameter, value)
+
+
+def _vector(config: ModelConfig, name: str) -> float:
+    """The value of a vector's elements, by its name: "norm.weight", "layers.3.gains.both"."""
+    if name.split(".")[2:3] != ["gains"]:
+        return 1.0
+    return GAINS[config.gain].start(config.layers) if config.gain_init is None else config.gain_init
 
 
 def _distribution(config: ModelConfig, name: str, shape: torch.Size) -> Distribution:

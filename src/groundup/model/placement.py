@@ -12,36 +12,46 @@ x is the residual stream [B, T, width], F the branch, N an RMSNorm over the last
 | `lns`      | x + F(N(x)/√l)        | Sun et al. 2025, arXiv:2502.05795, as in arXiv:2603.05369  |
 | `output`   | x + N(F(x))           | OLMo 2, arXiv:2501.00656                                   |
 
+What a placement adds to the stream may have further factors (`groundup.model.gain`). They multiply
+what is called F here or, where a norm comes before the addition, that norm.
+
 The sizes come from a `ModelConfig`; its dtype and device are those of the norm weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
+from groundup.model.gain import Added
+
+Factors = Sequence[Tensor | None]
 
 
 class Placement(nn.Module):
     """A branch with its norms and its addition to the residual stream.
 
+    Its `forward` takes the stream, what else F wants, and the factors of what is added.
+
     Args:
-        branch: F, called with the (normalized) stream and whatever else `forward` was given.
+        branch: F, called with the (normalized) stream and what else `forward` was given.
         config: the sizes.
         layer: l, 1 the shallowest.
     """
 
     ends: ClassVar[str | None] = None
-    """The child that computes what is added to the stream; None: the branch's last projection."""
+    """The child that computes what is added, factors aside; None: the branch's last projection."""
 
     def __init__(self, branch: nn.Module, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.branch = branch
+        self.last = self.ends or f"branch.{branch.ends}"
+        self.added = Added(self.last)
 
     normalizes: ClassVar[bool] = False
     """Whether the stream is normalized after the addition, so that it changes without a branch."""
@@ -66,8 +76,8 @@ class Pre(Placement):
         super().__init__(branch, config, layer)
         self.norm = _norm(config)
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return x + self.branch(self.norm(x), *args)
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return x + self.added(self.branch(self.norm(x), *args), factors)
 
 
 class Post(Placement):
@@ -79,8 +89,8 @@ class Post(Placement):
         super().__init__(branch, config, layer)
         self.norm = _norm(config)
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return self.norm(x + self.branch(x, *args))
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return self.norm(x + self.added(self.branch(x, *args), factors))
 
     def silent(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -96,8 +106,8 @@ class Sandwich(Placement):
         self.norm = _norm(config)
         self.post_norm = _norm(config)
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return x + self.post_norm(self.branch(self.norm(x), *args))
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return x + self.added(self.post_norm(self.branch(self.norm(x), *args)), factors)
 
 
 class DeepNorm(Post):
@@ -107,8 +117,8 @@ class DeepNorm(Post):
         super().__init__(branch, config, layer)
         self.k = (2 * config.layers) ** 0.25  # the same for every layer, so one compiled graph
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return self.norm(self.k * x + self.branch(x, *args))
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return self.norm(self.k * x + self.added(self.branch(x, *args), factors))
 
     def silent(self, x: Tensor) -> Tensor:
         return self.norm(self.k * x)
@@ -128,8 +138,8 @@ class LayerNormScaling(Pre):
         self.layer = layer
         self._bind_factor()
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return x + self.branch(self.norm(x) * self.factor, *args)
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return x + self.added(self.branch(self.norm(x) * self.factor, *args), factors)
 
     def multipliers(self) -> dict[str, float]:
         return {"norm.weight": 1 / math.sqrt(self.layer)}
@@ -159,8 +169,8 @@ class Output(Placement):
         super().__init__(branch, config, layer)
         self.post_norm = _norm(config)
 
-    def forward(self, x: Tensor, *args: Any) -> Tensor:
-        return x + self.post_norm(self.branch(x, *args))
+    def forward(self, x: Tensor, *args: Any, factors: Factors) -> Tensor:
+        return x + self.added(self.post_norm(self.branch(x, *args)), factors)
 
 
 PLACEMENTS: dict[str, type[Placement]] = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
 from groundup.model.documents import Documents, documents_of
+from groundup.model.gain import GAINS, NEITHER, Pair, survivors
 from groundup.model.head_loss import head_losses, plain_weight
 from groundup.model.initialization import initialize
 from groundup.model.loss import Losses, losses
@@ -99,9 +100,18 @@ class Block(nn.Module):
         placement = PLACEMENTS[config.placement]
         self.attention = placement(Attention(config), config, layer)
         self.feed_forward = placement(FeedForward(config), config, layer)
+        self.gains = GAINS[config.gain](config)
 
-    def forward(self, x: Tensor, rotary: Rotary, documents: Documents | None = None) -> Tensor:
-        return self.feed_forward(self.attention(x, rotary, documents))
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        documents: Documents | None = None,
+        kept: Pair = NEITHER,
+    ) -> Tensor:
+        attention, feed_forward = zip(self.gains(), kept, strict=True)
+        x = self.attention(x, rotary, documents, factors=attention)
+        return self.feed_forward(x, factors=feed_forward)
 
     @property
     def silent(self) -> Callable[..., Tensor] | None:
@@ -111,6 +121,18 @@ class Block(nn.Module):
 
     def _norms(self, x: Tensor, *_: Any) -> Tensor:
         return self.feed_forward.silent(self.attention.silent(x))
+
+    def multipliers(self) -> dict[str, Tensor | None]:
+        """What the gains multiply, row by row, and None for themselves."""
+        found: dict[str, Tensor | None] = {
+            f"gains.{name}": None for name, _ in self.gains.named_parameters()
+        }
+        for name, gain in zip(("attention", "feed_forward"), self.gains(), strict=True):
+            if gain is not None:
+                last = f"{name}.{self.get_submodule(name).last}.weight"
+                columns = self.get_parameter(last).ndim - 1
+                found[last] = gain.detach().reshape(-1, *[1] * columns)
+        return found
 
 
 class Transformer(nn.Module):
@@ -159,8 +181,11 @@ class Transformer(nn.Module):
         documents = None
         if self.separator is not None:
             documents = documents_of(tokens, self.separator, self.config.head_dim)
-        for layer in self.layers:
-            x = layer(x, rotary, documents)
+        kept = [NEITHER] * len(self.layers)
+        if self.training and self.config.drop_path:
+            kept = survivors(x, self.config.layers, self.config.drop_path)
+        for layer, pair in zip(self.layers, kept, strict=True):
+            x = layer(x, rotary, documents, pair)
         x = self.norm(x)
         weight = self.embedding.weight if self.head is None else plain_weight(self.head)
         if targets is not None and weight is not None:
@@ -172,22 +197,25 @@ class Transformer(nn.Module):
     def residual_branches(self) -> list[str]:
         """Names of the modules whose outputs are added to the residual stream, one per branch.
 
-        `{l}` stands for the index in `layers`, which counts from 0.
+        `{l}` stands for the index in `layers`, which counts from 0. Stochastic depth comes after
+        them: it is no part of what a branch gives.
         """
-        end = PLACEMENTS[self.config.placement].ends
+        end = PLACEMENTS[self.config.placement].ends if self.config.gain == "none" else "added"
         return [
             f"layers.{{l}}.{name}.{end or f'branch.{branch.ends}'}"
             for name, branch in (("attention", Attention), ("feed_forward", FeedForward))
         ]
 
-    def stock_multipliers(self) -> dict[str, float]:
-        """Parameter → the factor that, multiplied in, makes this a model of a stock placement.
+    def stock_multipliers(self) -> dict[str, float | Tensor | None]:
+        """Parameter → the factor that, multiplied in, makes this a model of a stock placement
+        without gains; None for one that it does not have.
 
-        LNS becomes Pre-LN: N(x)/√l is a norm whose weight is divided by √l. Otherwise empty.
+        LNS becomes Pre-LN: N(x)/√l is a norm whose weight is divided by √l. Gains multiply the rows
+        of what ends a branch. Otherwise empty.
         """
         return {
             f"{name}.{parameter}": factor
             for name, module in self.named_modules()
-            if isinstance(module, Placement)
+            if isinstance(module, Placement | Block)
             for parameter, factor in module.multipliers().items()
         }

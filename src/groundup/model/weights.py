@@ -15,7 +15,7 @@ from groundup.model.transformer import Transformer
 from groundup.residual.names import stock_name
 
 # Of a ModelConfig, what a checkpoint does not decide.
-_OURS = ("hf", "hf_config", "weights", "z_loss", "init", "init_std", "embedding_std")
+_OURS = ("hf", "hf_config", "weights", "z_loss", "drop_path", "init", "init_std", "embedding_std")
 
 
 def decoder_of(weights: str) -> dict[str, Any]:

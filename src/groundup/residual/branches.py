@@ -180,9 +180,13 @@ def _by_pattern(model: nn.Module, pattern: str) -> Iterator[Branch]:
         # The layer is the module whose name ends with the component that holds the number.
         end_of_component = match.name.find(".", match.number_ends)
         block = match.name if end_of_component < 0 else match.name[:end_of_component]
+        # A module without weights may know what beside it α can be multiplied into.
+        beside = match.name.removeprefix(f"{block}.").rpartition(".")[0]
+        paths = getattr(match.module, "folds_into", ())
+        fold = tuple(f"{beside}.{path}".lstrip(".") for path in paths)
         yield Branch(
             before.removesuffix("."), match.number, match.name, match.module, match.parent,
-            modules[block], match.anchor, End(pattern),
+            modules[block], match.anchor, End(pattern, fold),
         )  # fmt: skip
 
 

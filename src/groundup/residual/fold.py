@@ -72,8 +72,9 @@ def fold_into(model: nn.Module, branches: Sequence[Branch], alphas: Sequence[flo
 def folded(model: nn.Module, branches: Sequence[Branch], alphas: Sequence[float]) -> dict[str, Any]:
     """A state dict under stock names with α, and the model's own fixed scales, multiplied in.
 
-    A model states its fixed scales (LayerNorm Scaling's 1/√l) in `stock_multipliers()`: parameter
-    name → multiplier. Entries that nothing is multiplied into share memory with the model.
+    A model states its own scales (LayerNorm Scaling's 1/√l, gains) in `stock_multipliers()`:
+    parameter name → multiplier, a number or a tensor, or None for what a stock model does not have,
+    which is left out. Entries that nothing is multiplied into share memory with the model.
     """
     folds = {id(fold.parameter): fold for fold in _folds(model, branches, alphas)}
     by_name = {
@@ -91,7 +92,9 @@ def folded(model: nn.Module, branches: Sequence[Branch], alphas: Sequence[float]
         if fold := folds.get(id(live.get(stock_name(name)))):
             value = fold(value)
         factor = by_name.get(stock_name(name), 1.0)
-        state[stock_name(name)] = value if factor == 1.0 else value * factor
+        if factor is not None:
+            whole = isinstance(factor, float) and factor == 1.0
+            state[stock_name(name)] = value if whole else value * factor
     return state
 
 

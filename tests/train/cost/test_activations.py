@@ -71,6 +71,9 @@ SHAPES = {
     "qk-norm of all heads": replace(BASE, qk_norm="width", kv_heads=2),
     **{name: replace(BASE, placement=name) for name in ("post", "sandwich", "deepnorm", "lns")},
     "output": replace(BASE, placement="output", kv_heads=2),
+    "rezero": replace(BASE, gain="rezero"),
+    "layerscale after a norm": replace(BASE, gain="layerscale", placement="sandwich"),
+    "drop_path": replace(BASE, drop_path=0.1),
 }
 
 
@@ -130,9 +133,10 @@ def test_what_is_kept_when_layers_compute_again(what: str, precision: str, place
     assert want == pytest.approx(found, rel=0.02)
 
 
-def test_compiled_layers_keep_what_the_plan_says() -> None:
+@pytest.mark.parametrize("gain", ["none", "layerscale"])
+def test_compiled_layers_keep_what_the_plan_says(gain: Any) -> None:
     """By the partitioner alone: the code that is then made of it keeps the same."""
-    config = replace(BASE, layers=2, kv_heads=2)
+    config = replace(BASE, layers=2, kv_heads=2, gain=gain)
     model = Transformer(config)
     for layer in model.layers:
         layer.compile(backend="aot_eager_decomp_partition")

@@ -61,7 +61,7 @@ class Activations:
         spread = 0 if fused_norms else _FLOAT32
         whole = _compiled(config, c, stream) if compiled else _eager(config, c, spread, precision)
         products = _products(config, c)
-        if compiled and config.placement in _STREAM_LAST:
+        if compiled and config.placement in _STREAM_LAST and config.gain == "none":
             products -= c * d  # of the last product nothing is computed again
         kept = {"none": whole, "full": stream * d, "ops": stream * d + products}
         # Of the gradients on their way: those of the stream, and two of the feed-forward's inside.
@@ -103,8 +103,9 @@ def _eager(config: ModelConfig, c: int, spread: int, precision: str) -> float:
     norms = _norms(config) * ((_FLOAT32 + spread) * d + _FLOAT32)
     if config.qk_norm:
         norms += (_FLOAT32 + spread) * (d + config.key_value_width) + _FLOAT32 * _qk_norms(config)
+    gained = 0 if config.gain == "none" else 2 * c * d
     # gate, up, silu(gate), and the product of the two.
-    return inputs + norms + _attention(config, c) + 4 * c * f
+    return inputs + norms + _attention(config, c) + 4 * c * f + gained
 
 
 def _compiled(config: ModelConfig, c: int, stream: int) -> float:
@@ -115,7 +116,7 @@ def _compiled(config: ModelConfig, c: int, stream: int) -> float:
     found = (
         stream * d + inputs * c * d + _norms(config) * _FLOAT32 + _attention(config, c) + 3 * c * f
     )
-    found += c * d * _OUTPUTS.get(config.placement, 1)
+    found += c * d * (_OUTPUTS.get(config.placement, 1) if config.gain == "none" else 2)
     if config.placement in _NORM_LAST:  # what the second norm is given
         found += _FLOAT32 * d
     if config.qk_norm:
@@ -128,7 +129,7 @@ _INPUTS = {("output", 2): 0, ("output", 4): 1, ("post", 4): 1, ("deepnorm", 4): 
 comes first, it is that input itself, or its cast, which is computed again."""
 
 _OUTPUTS = {"sandwich": 2, "output": 2}
-"""Of the two branches' outputs, those that are kept."""
+"""Of the two branches' outputs, those that are kept; where gains multiply them, both."""
 
 
 def _products(config: ModelConfig, c: int) -> float:

@@ -149,6 +149,7 @@ class Estimate:
             "attention": model.layers * 2 * model.width * (model.width + model.key_value_width),
             "feed-forward": model.layers * 3 * model.width * model.feed_forward_width,
             "head": 0 if model.tied else vocabulary,
+            "gains": model.layers * model.gains,
         }
         return found | {"norms": model.parameters() - sum(found.values())}
 

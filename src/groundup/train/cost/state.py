@@ -49,7 +49,7 @@ class OptimizerCost:
         model = recipe.model
         odd = ModelConfig(
             vocab_size=88, width=24, layers=2, heads=2, feed_forward=40,
-            tied=model.tied, qk_norm=model.qk_norm, placement=model.placement,
+            tied=model.tied, qk_norm=model.qk_norm, placement=model.placement, gain=model.gain,
         )  # fmt: skip
         small, few = _updated(replace(recipe, model=odd), fused)
         large, many = _updated(replace(recipe, model=replace(odd, layers=6)), fused)
