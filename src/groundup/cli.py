@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "train with and without residual warmup, side by side, and report",
     "train": "train one run; goes on by itself where it was stopped",
     "sweep": "a grid of runs: variants and fields' values, each with each",
+    "reproduce": "a study of what has been published: its runs, table, figures and verdicts",
     "plan": "memory, FLOPs, hours and disk of a run on so many GPUs, before it",
     "schedule": "what the rate, the decay and α will do, before a run",
     "data": "prepare token files from text, or inspect them",

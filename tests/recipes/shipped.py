@@ -9,7 +9,9 @@ from groundup.train import recipe_file
 from groundup.train.recipe import Recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
+NAMES = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.toml")
+)
 
 
 @functools.cache

@@ -84,8 +84,13 @@ def looks(group: Study) -> dict[str, Look]:
     """One look per variant: the baseline grey and dashed, the others coloured."""
     result = {}
     if group.baseline:
-        result[group.baseline.name] = Look(BASELINE_COLOUR, _BASELINE_DASH, "X")
+        result[group.baseline.name] = baseline_look()
     return result | {variant.name: look(i) for i, variant in enumerate(group.others)}
+
+
+def baseline_look() -> Look:
+    """The look of what others are compared with."""
+    return Look(BASELINE_COLOUR, _BASELINE_DASH, "X")
 
 
 def look(i: int) -> Look:

@@ -9,7 +9,7 @@ from groundup.experiment.studies.study import SCALES, Claim, Setting, Study
 
 __all__ = ["NAMES", "SCALES", "Claim", "Setting", "Study", "named"]
 
-NAMES = ("placement",)
+NAMES = ("placement", "resnet")
 """In the order of docs/results.md; each is a module of this package, with `STUDY` in it."""
 
 

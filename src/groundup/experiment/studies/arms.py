@@ -15,8 +15,13 @@ from groundup.train.recipe import Recipe
 class Arm(Protocol):
     """Something that is trained with one seed at a time, in a process of its own."""
 
-    suffix: str
-    """How the name of its configuration's file ends."""
+    @property
+    def suffix(self) -> str:
+        """How the name of its configuration's file ends."""
+
+    @property
+    def value(self) -> str:
+        """What of its summary.json is compared, lower is better."""
 
     @property
     def peak(self) -> float:
@@ -30,7 +35,7 @@ class Arm(Protocol):
         a summary.json at its end, and exits as `groundup train` does."""
 
 
-Arms = Callable[[Mapping[str, Any]], dict[str, Arm]]
+Arms = Callable[[Mapping[str, Any]], Mapping[str, Arm]]
 """The change that a scale makes to a recipe → the arms by name."""
 
 
@@ -40,6 +45,7 @@ class RecipeArm:
 
     recipe: Recipe
     suffix: str = ".toml"
+    value: str = "eval_loss"
 
     @property
     def peak(self) -> float:

@@ -1,6 +1,7 @@
 """Train the runs of a study, several at once, each in a process of its own.
 
-A process that dies takes no other run with it, and what was trained stays: the same command goes on.
+A process that dies takes no other run with it, and what was trained stays: the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from groundup.experiment.studies.trials import Outcome, Trial
-from groundup.train.signals import StopRequests
+from groundup.train.signals import Interrupted, StopRequests
 
 _POLL = 0.2  # seconds
 _STOPPED = 1  # exit code of a run that cannot go on: it diverged
 _PATIENCE = 120  # seconds in which a run that was told to stop may save itself
 
 
-class StudyStopped(Exception):
-    """The study was told to stop; what had begun is saved. `code` is what a shell expects."""
+class StudyStopped(Interrupted):
+    """The study was told to stop; every run that had begun has saved itself."""
 
     def __init__(self, number: int) -> None:
-        said = "stopped; every run that had begun is saved, and the same command goes on"
-        super().__init__(said)
+        Exception.__init__(
+            self, f"stopped by {signal.Signals(number).name}, what had begun is saved"
+        )
         self.code = 128 + number
 
 

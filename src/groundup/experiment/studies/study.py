@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from groundup._check import unknown
 from groundup.experiment.studies.arms import Arm, Arms
+from groundup.experiment.studies.shown import LOSS, Column, Figure, Grid, Value
 
 Scale = Literal["cpu", "gpu", "paper"]
 SCALES: tuple[str, ...] = get_args(Scale)
@@ -62,6 +63,12 @@ class Study:
         settings: by scale.
         claims: what is held against the results.
         baselines: arm → the arm its paired differences are taken from.
+        value: what is compared.
+        columns: more numbers that the table shows of each arm.
+        grids: tables of arms in two dimensions.
+        figures: more figures than those that every study has. What was measured in its runs is kept
+            where one of these shows it.
+        speed: whether the speed of an arm against its baseline's means something.
     """
 
     name: str
@@ -70,6 +77,11 @@ class Study:
     settings: Mapping[str, Setting] = field(hash=False)
     claims: tuple[Claim, ...] = ()
     baselines: Mapping[str, str] = field(default_factory=dict, hash=False)
+    value: Value = LOSS
+    columns: tuple[Column, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    speed: bool = False
 
     def setting(self, scale: str) -> Setting:
         """How it is done at a scale.
@@ -81,7 +93,7 @@ class Study:
             raise unknown("scale", scale, self.settings)
         return self.settings[scale]
 
-    def arms(self, scale: str) -> dict[str, Arm]:
+    def arms(self, scale: str) -> Mapping[str, Arm]:
         """The arms at a scale, by their names."""
         setting = self.setting(scale)
         return setting.arms(setting.change)

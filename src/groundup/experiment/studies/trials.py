@@ -36,8 +36,8 @@ class Trial:
         name, arm: the arm.
         peak: the peak rate it is trained with.
         seed: its seed, and whether the run is one that only chooses the rate.
-        folder: where it is trained, OUT/ARM.peak-RATE/seed-N; its configuration, what it printed and
-            why it stopped, if it did, lie beside it.
+        folder: where it is trained, OUT/ARM.peak-RATE/seed-N; its configuration, what it printed
+            and why it stopped, if it did, lie beside it.
     """
 
     name: str
@@ -79,12 +79,12 @@ class Trial:
         if not summary.is_file():
             return None
         found: Any = parse(summary.read_bytes())
-        value = found.get("eval_loss")
+        value = found.get(self.arm.value)
         return Outcome(None if value is None else float(value), found.get("status", ""))
 
 
 def peaks(arm: Arm, setting: Setting) -> list[float]:
-    """The peak rates that are tried; a multiple is rounded, so that a folder can be called by it."""
+    """The peak rates that are tried, rounded so that a folder can be called by each."""
     return [float(f"{arm.peak * multiple:.3g}") for multiple in setting.multiples]
 
 

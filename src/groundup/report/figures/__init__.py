@@ -33,7 +33,7 @@ from groundup.report.table import Study, study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "NothingToShow", "Spec", "figure", "save_figure"]
+__all__ = ["FIGURES", "NothingToShow", "Spec", "encoded", "figure", "save_figure"]
 
 Runs = Sequence[Run | Path | str]
 
@@ -130,11 +130,12 @@ def save_figure(name: str, runs: Runs, out: Path | str, baseline: str | None = N
         raise ValueError(f"out={str(out)!r} is not valid: end it in {', '.join(_METADATA)}")
     drawn = figure(name, runs, baseline)
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, _bytes(drawn, name, suffix))
+    atomic_write(out, encoded(drawn, name, suffix))
     return out
 
 
-def _bytes(drawn: Figure, name: str, suffix: str) -> bytes:
+def encoded(drawn: Figure, name: str, suffix: str, dpi: int = _DPI) -> bytes:
+    """A figure as the content of a .png, .svg or .pdf, the same bytes for the same figure."""
     import matplotlib
 
     content = io.BytesIO()
@@ -143,7 +144,7 @@ def _bytes(drawn: Figure, name: str, suffix: str) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         settings: Any = {"svg.hashsalt": f"groundup-{name}", "pdf.fonttype": 42}
         matplotlib.rcParams.update(settings)
-        drawn.savefig(content, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
+        drawn.savefig(content, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
     return content.getvalue()
 
 

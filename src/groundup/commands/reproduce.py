@@ -1,0 +1,145 @@
+"""groundup reproduce NAME"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.commands._options import parse
+from groundup.experiment.studies import NAMES, Study, named
+from groundup.experiment.studies.running import train_all
+from groundup.experiment.studies.trials import Trial, wanted
+from groundup.report.studies import gather, put, read, tally, verdicts
+from groundup.report.studies.figures import pictures
+from groundup.report.studies.section import section
+from groundup.train.folder import locked
+from groundup.train.signals import Interrupted
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is trained on, instead of the study's own."""
+
+    source: str | None = None
+    """Named like the source of a recipe: a file, folder, pattern or address. Of the ResNet study
+    cifar10:FOLDER."""
+
+    validation: str | None = None
+    """Held-out text, named like a source."""
+
+    text_field: str | None = None
+    """The field of a JSONL line, or the column of a table, that holds a document."""
+
+    folder: str | None = None
+    """Where prepared token files are kept."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train the runs of a study, several at once, and write its section: table, figures, verdicts.
+
+    Where rates are tuned, each arm has its own, chosen with a seed that is not reported. Started
+    again, it goes on where it was stopped; what is there is told as far as it goes, also when it is
+    stopped.
+    """
+
+    scale: Literal["cpu", "gpu", "paper"] = "cpu"
+    """cpu: at most two hours of two cores; gpu: half an hour of one H200; paper: what was
+    published, in days (see it with --list and groundup plan first)."""
+
+    data: Text = field(default_factory=Text)
+
+    out: Path | None = None
+    """Where the runs go; runs/studies/NAME-SCALE unless given."""
+
+    page: Path | None = None
+    """The Markdown page that gets the section; OUT/results.md unless given. Findings (JSON) and
+    figures lie in results/ beside it."""
+
+    seeds: int | None = None
+    """How many seeds are reported; the study's own number unless given."""
+
+    jobs: int | None = None
+    """Runs at once; on a CPU as many as there are cores, else one, unless given."""
+
+    list: bool = False
+    """Only say what would be trained, as far as it is known."""
+
+    read: bool = False
+    """Train nothing: only write the section of what is there."""
+
+
+def main(arguments: list[str]) -> int:
+    study, rest = _named(arguments)
+    options = parse(Reproduce(), f"reproduce {study.name if study else 'NAME'}", rest)
+    if study is None:  # --help ends before
+        raise ValueError(f"say which study first: {', '.join(NAMES)}")
+    study = _as_asked(study, options)
+    setting, arms = study.setting(options.scale), study.arms(options.scale)
+    out = options.out or Path("runs/studies") / f"{study.name}-{options.scale}"
+
+    def runs() -> list[Trial]:
+        return wanted(arms, setting, out)
+
+    if options.list:
+        for trial in runs():
+            outcome = trial.outcome()
+            print(trial.folder, "" if outcome is None else f"{outcome.value}")
+        return 0
+    page = options.page or out / "results.md"
+    read(page.parent / "results")  # what cannot be added to is found out now
+    failed: list[Trial] = []
+    if not options.read:
+        with locked(out):
+            try:
+                failed = train_all(runs, options.jobs or _jobs(options.scale), _say)
+            except Interrupted:
+                _tell(study, options, out, page)
+                raise
+    _tell(study, options, out, page)
+    return 1 if failed else 0
+
+
+def _named(arguments: list[str]) -> tuple[Study | None, list[str]]:
+    if arguments and not arguments[0].startswith("-"):
+        return named(arguments[0]), arguments[1:]
+    return None, arguments
+
+
+def _as_asked(study: Study, options: Reproduce) -> Study:
+    """The study with the text and the number of seeds that the options say."""
+    setting = study.setting(options.scale)
+    text = {key: value for key, value in asdict(options.data).items() if value is not None}
+    if text:
+        setting = replace(setting, change=_merged(setting.change, {"data": text}))
+    if options.seeds is not None:
+        if options.seeds < 1:
+            raise ValueError(f"seeds={options.seeds} is not valid: it must be at least 1")
+        setting = replace(setting, seeds=options.seeds)
+    if options.jobs is not None and options.jobs < 1:
+        raise ValueError(f"jobs={options.jobs} is not valid: it must be at least 1")
+    return replace(study, settings={**study.settings, options.scale: setting})
+
+
+def _merged(tables: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    return {**tables, **{key: {**tables.get(key, {}), **own} for key, own in change.items()}}
+
+
+def _jobs(scale: str) -> int:
+    return len(os.sched_getaffinity(0)) if scale == "cpu" else 1
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _tell(study: Study, options: Reproduce, out: Path, page: Path) -> None:
+    """Write the section, and print it."""
+    folder = options.data.folder
+    found = gather(study, options.scale, out, Path(folder) if folder else None)
+    put(page, found)
+    print(f"\n{section(found, pictures(found))}")
+    print(f"{tally(verdicts(found)) or 'no claim to judge'}: {page}")

@@ -1,0 +1,74 @@
+"""Paired differences with their intervals, one below the other, and the seeds as dots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from groundup.report import style
+from groundup.report.studies.findings import Findings
+from groundup.report.studies.intervals import LEVEL, Paired, paired
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Difference", "draw", "rows"]
+
+_ROW, _REST = 0.27, 0.85  # inches
+_LOWER, _HIGHER = style.COLOURS[0], style.COLOURS[1]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line of the figure: `first` less `second`."""
+
+    first: str
+    second: str
+    gap: Paired
+
+
+def rows(found: Findings) -> list[Difference]:
+    """Every arm against its baseline, in the table's order, then the other pairs of the claims."""
+    study = found.study
+    own = [
+        (arm.name, study.baselines[arm.name]) for arm in found.arms if arm.name in study.baselines
+    ]
+    claimed = [(claim.better, claim.worse) for claim in study.claims]
+    differences = []
+    for first, second in dict.fromkeys([*own, *claimed]):
+        one, other = found.arm(first), found.arm(second)
+        if one and other and (gap := paired(one.values, other.values)):
+            differences.append(Difference(first, second, gap))
+    return differences
+
+
+def draw(differences: list[Difference], found: Findings) -> Figure:
+    """Those that are lower with their whole interval are blue, those that are higher orange."""
+    with style.styled():
+        figure = style.new_figure(_REST + _ROW * len(differences))
+        axes = figure.subplots()
+        value = found.study.value
+        unit = f", {value.unit}" if value.unit else ""
+        axes.axvline(0, color=style.MUTED, linewidth=1.0, zorder=1.5)
+        for i, one in enumerate(differences):
+            colour = _colour(one.gap)
+            seeds = list(one.gap.values.values())
+            axes.plot(seeds, [i + 0.2] * len(seeds), "o", color=colour, markersize=3, alpha=0.6)
+            if one.gap.interval is not None:
+                axes.hlines(i - 0.1, *one.gap.interval, color=colour, linewidth=2.2)
+            axes.plot([one.gap.mean], [i - 0.1], "D", color=colour, markersize=5)
+        names = [f"{style.label(d.first, 30)} − {style.label(d.second, 30)}" for d in differences]
+        axes.set_yticks(range(len(names)), names, color=style.INK, fontsize=9)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_formatter(lambda value, _: style.signed(value))
+        what = f"difference in {value.name}{unit}; below 0: the first is lower"
+        style.remark(figure, f"{what}; bars: {LEVEL:.0%} intervals of the mean")
+    return figure
+
+
+def _colour(gap: Paired) -> str:
+    if gap.interval is None or gap.interval[0] <= 0 <= gap.interval[1]:
+        return style.MUTED
+    return _LOWER if gap.mean < 0 else _HIGHER

@@ -1,0 +1,75 @@
+"""What each arm came to at the peak rates that were tried, beside its baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from groundup.report import style
+from groundup.report.studies.findings import ArmFindings, Findings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw", "panels"]
+
+_SIDE_BY_SIDE = 4  # arms of a panel, for two beside each other
+_HEIGHT, _LEGEND, _REST = 1.6, 0.15, 0.4  # inches
+_FEW = 2  # rates that make a line
+
+Panel = tuple[ArmFindings, ...]
+
+
+def panels(found: Findings) -> list[Panel]:
+    """The arms for which rates were tried, a panel for each baseline and those compared with it."""
+    groups: dict[str, list[ArmFindings]] = {}
+    for arm in found.arms:
+        if sum(one.ended for one in arm.tuned) >= _FEW:
+            groups.setdefault(found.study.baselines.get(arm.name, arm.name), []).append(arm)
+    return [tuple(group) for group in groups.values()]
+
+
+def draw(shown: list[Panel], found: Findings) -> Figure:
+    """Loss against rate; a cross on top for a run that diverged, a ring around the rate chosen."""
+    columns = 1 if len(shown) == 1 or max(map(len, shown)) > _SIDE_BY_SIDE else 2
+    height = -(-len(shown) // columns)
+    legend = -(-max(map(len, shown)) // (3 - columns))
+    with style.styled():
+        figure = style.new_figure(_REST + (_HEIGHT + _LEGEND * legend) * height)
+        grid = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
+        for axes in grid[len(shown) :]:
+            axes.set_axis_off()
+        for axes, arms in zip(grid, shown, strict=False):
+            _panel(axes, arms, found, 3 - columns)
+        style.remark(figure, "peak rate; a ring: the one that was chosen; a cross: it diverged")
+    return figure
+
+
+def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int) -> None:
+    for i, arm in enumerate(arms):
+        is_baseline = arm.name not in found.study.baselines
+        look = style.baseline_look() if is_baseline else style.look(i)
+        known = [(one.peak, one.value) for one in arm.tuned if one.value is not None]
+        lost = [one.peak for one in arm.tuned if one.ended and one.value is None]
+        axes.plot(
+            *zip(*known, strict=True) if known else ((), ()),
+            color=look.colour,
+            linestyle=look.dash,
+            marker=look.marker,
+            markersize=4.5,
+            label=style.label(arm.name),
+        )
+        ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none"}
+        for peak, value in known:
+            if peak == arm.peak:
+                axes.plot([peak], [value], color=look.colour, linestyle="none", **ring)
+        if lost:
+            across = axes.get_xaxis_transform()
+            axes.plot(lost, [0.95] * len(lost), "x", color=look.colour, transform=across)
+    ticks = sorted({one.peak for arm in arms for one in arm.tuned})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [style.short(tick) for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.margins(x=0.08, y=0.12)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}
+    axes.legend(fontsize=8, ncols=legend_columns, labelspacing=0.2, **place)

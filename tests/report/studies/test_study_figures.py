@@ -1,0 +1,104 @@
+"""What the figures show, as numbers; and that each kind is drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundup.experiment.studies.shown import Column, Course, Layers, Lines
+from groundup.report.studies import forest, over, rates
+from groundup.report.studies.figures import pictures
+from groundup.report.studies.findings import ArmFindings, Measured
+
+from .made import made_arm, made_findings, made_run
+
+NORMS = Measured((0, 50, 100), ((1.0, 2.0), (2.0, None), (3.0, 4.0)))
+NOISE = Measured((0, 50, 100), (0.5, None, 0.25))
+
+
+def measured(name: str, values) -> ArmFindings:
+    more = {"measured": {"norm/layers": NORMS, "phi": NOISE}, "numbers": {"right": 0.5}}
+    return ArmFindings(
+        name, (), 1e-3, tuple(made_run(s, v, **more) for s, v in enumerate(values, start=1))
+    )
+
+
+FOUND = made_findings(measured("new", (3.9, 4.0)), measured("old", (4.0, None)))
+BOTH = {"new": 1.0, "old": 2.0, "neither": 3.0}
+
+
+def test_lines_over_arms() -> None:
+    (line,) = over.points(Lines("n", "t", "x", {"L": BOTH, "one": {"new": 1.0}}), FOUND)
+    assert line.label == "L"
+    assert line.seeds == (((1.0, 3.9), (2.0, 4.0)), ((1.0, 4.0),))
+    assert line.mean == [(1.0, pytest.approx(3.95)), (2.0, 4.0)]
+    assert line.lost == (2.0,)
+    (spikes,) = over.points(Lines("n", "t", "x", {"L": BOTH}, "gradient spikes"), FOUND)
+    assert spikes.mean == [(1.0, 1.25), (2.0, 1.25)]
+
+
+def test_lines_of_a_column() -> None:
+    figure = Lines("n", "t", "x", {"L": BOTH}, "right")
+    with pytest.raises(ValueError, match="value='right' of the figure 'n'"):
+        over.points(figure, FOUND)
+    arms = (measured(name, (3.9, 4.0)) for name in ("new", "old"))
+    found = made_findings(*arms, columns=(Column("right, %", "right", factor=100),))
+    assert over.points(figure, found)[0].mean == [(1.0, 50.0), (2.0, 50.0)]
+
+
+@pytest.mark.parametrize(("at", "row"), [(1.0, (3.0, 4.0)), (0.49, (1.0, 2.0))])
+def test_values_by_layer(at: float, row: tuple[float, float]) -> None:
+    new, old = over.layers(Layers("n", "t", "norm/layers", ("new", "old", "neither"), at), FOUND)
+    assert (new.label, new.is_baseline, old.is_baseline) == ("new", False, True)
+    assert new.mean == list(enumerate(row, start=1))
+    assert over.layers(Layers("n", "t", "norm/layers", ("new",), 0.5), FOUND) == []  # of one layer
+
+
+def test_courses() -> None:
+    (norm,) = over.courses(Course("n", "t", "norm/layers", ("new",)), FOUND)
+    assert norm.mean == [(0, 1.5), (50, 2.0), (100, 3.5)]
+    (noise,) = over.courses(Course("n", "t", "phi", ("new",)), FOUND)
+    assert noise.mean == [(0, 0.5), (100, 0.25)]
+    (loss,) = over.courses(Course("n", "t", "loss", ("new",)), FOUND)
+    assert loss.mean == [(pytest.approx(100 / 6), 5.0), (pytest.approx(500 / 6), 4.5)]
+    assert over.courses(Course("n", "t", "phi", ("new",), until=60), FOUND) == []
+
+
+def test_differences_are_those_of_the_table_then_of_the_claims() -> None:
+    found = made_findings((3.9, 4.0), (4.0, 4.2), baselines={})
+    (row,) = forest.rows(found)
+    assert (row.first, row.second, row.gap.mean) == ("new", "old", pytest.approx(-0.15))
+    assert forest.rows(made_findings((3.9, 4.0), None)) == []
+
+
+def test_rates_stand_beside_those_of_the_baseline() -> None:
+    new, old = made_arm("new", (3.9,)), made_arm("old", (4.0,))
+    assert rates.panels(made_findings(new, old)) == [(old, new)]
+    assert rates.panels(made_findings(new, old, baselines={})) == [(old,), (new,)]
+    assert rates.panels(FOUND) == []
+
+
+def test_each_kind_is_drawn_and_small() -> None:
+    figures = (
+        Lines("lines", "t", "x", {"L": BOTH}, log=True),
+        Layers("layers", "t", "norm/layers", ("new", "old"), log=True),
+        Course("course", "t", "phi", ("new", "old"), log=True),
+        Course("missing", "t", "rrc", ("new", "old")),
+    )
+    tuned = {1e-3: 4.0, 2e-3: None}
+    found = made_findings(
+        measured("new", (3.9, 4.0)), measured("old", (4.0, None)), figures=figures
+    )
+    names = ["", "-lines", "-layers", "-course"]
+    assert [p.file for p in pictures(found)] == [f"placement-cpu{name}.png" for name in names]
+    found = made_findings(
+        made_arm("new", (3.9,), tuned), made_arm("old", (4.0, 3.9)), figures=figures
+    )
+    *_, last = pictures(found)
+    assert last.file == "placement-cpu-rates.png"
+    drawn = [*pictures(FOUND), last]
+    drawn += [
+        p for p in pictures(made_findings(*FOUND.arms[::-1], figures=figures)) if "-" in p.file
+    ]
+    content = [p.png() for p in drawn]
+    assert {(png[:4], len(png) < 60_000) for png in content} == {(b"\x89PNG", True)}
+    assert drawn[0].png() == content[0]
