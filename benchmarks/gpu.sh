@@ -21,6 +21,10 @@
 #        evaluate  evaluated while training and after, in bf16, float32 and on the CPU; exported and
 #                  made to generate (the same; and transformers, safetensors)
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
+#        study:NAME  a study at its gpu scale, half an hour at most: after ten minutes it is stopped and
+#                  told as far as it is, and the same part goes on. Not among the parts that run unless
+#                  named: study:placement study:schedules study:depth study:dynamics study:relatives
+#                  study:need-for-warmup study:rate-and-residual study:resnet (DATA=FOLDER: CIFAR-10)
 # Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -162,6 +166,13 @@ part_evaluate() {
     $groundup generate $run-exported --prompt "def " --tokens 60 --greedy
 }
 
+part_study() {
+    needs tyro tomli_w rich tokenizers matplotlib || return
+    local data=()
+    [ "$1" != resnet ] || data=(--data.source "cifar10:${DATA:?say where CIFAR-10 lies}")
+    limited "$PYTHON" -m groundup reproduce "$1" --scale gpu "${data[@]}" --page "$RESULTS/studies.md"
+}
+
 part_parallel() {
     needs tyro tomli_w rich tokenizers matplotlib || return
     local gpus
@@ -195,7 +206,7 @@ print(torch.cuda.get_device_name())' || return 2
     for part in "$@"; do
         echo "===== begin $part ($(date -u +%H:%M:%S))"
         began=$SECONDS
-        "part_$part"
+        "part_${part%%:*}" "${part#*:}"
         code=$?
         case $code in
             0) echo "===== end $part: done, $((SECONDS - began)) s" ;;
@@ -210,6 +221,6 @@ print(torch.cuda.get_device_name())' || return 2
 [ $# -gt 0 ] || set -- tests throughput overhead ways scaling resting startup measuring optimizers guard memory demo \
     evaluate parallel resume
 for part in "$@"; do
-    [ "$(type -t "part_$part")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
+    [ "$(type -t "part_${part%%:*}")" = function ] || { echo "no part $part: see the top of $0"; exit 2; }
 done
 everything "$@" 2>&1 | tee -a "$RESULTS/log.txt"
