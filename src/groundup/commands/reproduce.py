@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,9 @@ from typing import Any, Literal
 from groundup.commands._options import parse
 from groundup.experiment.studies import NAMES, Study, named
 from groundup.experiment.studies.running import train_all
-from groundup.experiment.studies.trials import Trial, wanted
-from groundup.report.studies import gather, put, read, tally, verdicts
+from groundup.experiment.studies.trials import Trial, planned, wanted
+from groundup.report.studies import check, gather, put, tally, verdicts
+from groundup.report.studies.configured import refuse_another_text
 from groundup.report.studies.figures import pictures
 from groundup.report.studies.section import section
 from groundup.train.folder import locked
@@ -74,7 +76,7 @@ class Reproduce:
 
 def main(arguments: list[str]) -> int:
     study, rest = _named(arguments)
-    options = parse(Reproduce(), f"reproduce {study.name if study else 'NAME'}", rest)
+    options = parse(Reproduce(), f"reproduce {study.name if study else '|'.join(NAMES)}", rest)
     if study is None:  # --help ends before
         raise ValueError(f"say which study first: {', '.join(NAMES)}")
     study = _as_asked(study, options)
@@ -84,22 +86,31 @@ def main(arguments: list[str]) -> int:
     def runs() -> list[Trial]:
         return wanted(arms, setting, out)
 
+    def total() -> int:
+        return planned(arms, setting, out)
+
     if options.list:
-        for trial in runs():
-            outcome = trial.outcome()
-            print(trial.folder, "" if outcome is None else f"{outcome.value}")
+        _list(runs(), total())
         return 0
     page = options.page or out / "results.md"
-    read(page.parent / "results")  # what cannot be added to is found out now
+    if options.read and not any(trial.folder.is_dir() for trial in runs()):
+        raise ValueError(f"out={str(out)!r} is not valid: no run of the study is there to be read")
+    check(page, gather(study, options.scale, out))
     failed: list[Trial] = []
     if not options.read:
+        refuse_another_text(runs())
+        jobs = options.jobs or _jobs(options.scale)
         with locked(out):
+            ended = sum(trial.outcome() is not None for trial in runs())
+            _say(f"{out}: {ended} of {total()} runs have ended; {jobs} at once")
             try:
-                failed = train_all(runs, options.jobs or _jobs(options.scale), _say)
+                failed = train_all(runs, jobs, _say, total)
             except Interrupted:
                 _tell(study, options, out, page)
                 raise
     _tell(study, options, out, page)
+    if failed:
+        print(f"groundup: failed, tried again by the same command: {len(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -136,10 +147,21 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _list(runs: Sequence[Trial], total: int) -> None:
+    for trial in runs:
+        outcome = trial.outcome()
+        print(trial.folder, "" if outcome is None else outcome.said)
+    if more := total - len(runs):
+        print(f"and {more} more, at the best of each arm's rates")
+
+
 def _tell(study: Study, options: Reproduce, out: Path, page: Path) -> None:
-    """Write the section, and print it."""
+    """Write the section, and print it. One of other runs is not replaced by one of none."""
     folder = options.data.folder
     found = gather(study, options.scale, out, Path(folder) if folder else None)
+    if not found.about.ended:
+        print("no run has ended yet")
+        return
     put(page, found)
     print(f"\n{section(found, pictures(found))}")
     print(f"{tally(verdicts(found)) or 'no claim to judge'}: {page}")

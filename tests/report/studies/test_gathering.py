@@ -209,6 +209,7 @@ class ImageArm:
     name: str
     epochs: int = 3
     suffix: str = ".json"
+    value: str = "eval_loss"
     peak: float = 0.1
 
     def configuration(self, variant: str, peak: float, seed: int) -> str:

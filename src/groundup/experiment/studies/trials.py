@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from groundup._atomic import atomic_write
 from groundup._json import parse
@@ -26,6 +25,11 @@ class Outcome:
     def rank(self) -> float:
         """For choosing the best: a run that diverged is the worst."""
         return math.inf if self.value is None or math.isnan(self.value) else self.value
+
+    @property
+    def said(self) -> str:
+        """In a few words."""
+        return self.why if self.value is None else f"{self.value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,29 @@ class Trial:
         atomic_write(self._stopped, (json.dumps({"why": why}) + "\n").encode())
 
     def outcome(self) -> Outcome | None:
-        """How it ended; None if it has not."""
+        """How it ended; None if it has not.
+
+        Raises:
+            ValueError: if the file that says it is damaged.
+        """
         if self._stopped.is_file():
             return Outcome(None, str(parse(self._stopped.read_bytes())["why"]))
         summary = self.folder / "summary.json"
         if not summary.is_file():
             return None
-        found: Any = parse(summary.read_bytes())
-        value = found.get(self.arm.value)
-        return Outcome(None if value is None else float(value), found.get("status", ""))
+        try:
+            found = dict(parse(summary.read_bytes()))
+            value = found.get(self.arm.value)
+            return Outcome(None if value is None else float(value), str(found.get("status", "")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{summary} is damaged ({error}): remove it, and the run goes on"
+            ) from None
 
 
 def peaks(arm: Arm, setting: Setting) -> list[float]:
     """The peak rates that are tried, rounded so that a folder can be called by each."""
-    return [float(f"{arm.peak * multiple:.3g}") for multiple in setting.multiples]
+    return list(dict.fromkeys(float(f"{arm.peak * m:.3g}") for m in setting.multiples))
 
 
 def chosen(arm: Mapping[float, Outcome | None]) -> float | None:
@@ -118,12 +131,23 @@ def wanted(arms: Mapping[str, Arm], setting: Setting, out: Path) -> list[Trial]:
     return [*first, *sorted(_reported(arms, setting, out), key=lambda trial: trial.seed)]
 
 
+def planned(arms: Mapping[str, Arm], setting: Setting, out: Path) -> int:
+    """How many runs there will be: an arm of which no rate came to its end has no reported ones."""
+    tried = [_tried(name, arm, setting, out) for name, arm in arms.items()]
+    hopeless = [bool(t) and None not in t.values() and chosen(t) is None for t in tried]
+    return sum(map(len, tried)) + setting.seeds * hopeless.count(False)
+
+
 def _reported(arms: Mapping[str, Arm], setting: Setting, out: Path) -> Iterator[Trial]:
     for name, arm in arms.items():
-        tried = {trial.peak: trial.outcome() for trial in tuning(name, arm, setting, out)}
+        tried = _tried(name, arm, setting, out)
         peak = chosen(tried) if tried else peaks(arm, setting)[0]
         if peak is not None:
             yield from reported(name, arm, peak, setting, out)
+
+
+def _tried(name: str, arm: Arm, setting: Setting, out: Path) -> dict[float, Outcome | None]:
+    return {trial.peak: trial.outcome() for trial in tuning(name, arm, setting, out)}
 
 
 def _trial(name: str, arm: Arm, peak: float, seed: int, is_tuning: bool, out: Path) -> Trial:

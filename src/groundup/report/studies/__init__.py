@@ -11,7 +11,7 @@ from __future__ import annotations
 from groundup.report.studies.figures import pictures
 from groundup.report.studies.findings import About, ArmFindings, Findings, RunFindings
 from groundup.report.studies.gathering import gather
-from groundup.report.studies.page import put, read
+from groundup.report.studies.page import check, put, read
 from groundup.report.studies.section import section
 from groundup.report.studies.verdicts import tally, verdicts
 
@@ -20,6 +20,7 @@ __all__ = [
     "ArmFindings",
     "Findings",
     "RunFindings",
+    "check",
     "gather",
     "pictures",
     "put",

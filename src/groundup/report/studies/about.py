@@ -82,7 +82,9 @@ def _seeds(found: Findings) -> str:
     seeds = "one seed" if setting.seeds == 1 else f"{setting.seeds} seeds"
     tried = max((len(arm.tuned) for arm in found.arms), default=0)
     if not tried:
-        return f"Reported: {seeds} an arm, at the rates of the recipe."
+        factor = setting.multiples[0]
+        times = "" if factor == 1 else f"{factor:g} times "
+        return f"Reported: {seeds} an arm, at {times}the rates of the recipe."
     return (
         f"Each arm was trained at {tried} peak rates with a seed that is not reported, and with "
         f"{seeds} at the best of them."

@@ -15,7 +15,7 @@ from groundup.experiment.studies.trials import Trial
 from groundup.train import toml
 from groundup.train.folder import HARMLESS
 
-__all__ = ["Common", "common", "summary"]
+__all__ = ["Common", "common", "refuse_another_text", "summary"]
 
 Flat = dict[str, Any]
 
@@ -81,6 +81,26 @@ def common(trials: Sequence[Trial], data: Path | None) -> Common:
     )
 
 
+def refuse_another_text(trials: Sequence[Trial]) -> None:
+    """Runs that are begun must have been told the text that the study tells now: what is missing
+    would be trained on another one, and could not be compared.
+
+    Raises:
+        ValueError: if one of them was told another.
+    """
+    for trial in trials:
+        told = _told(trial) if trial.folder.is_dir() else None
+        there = {} if told is None else _source(told)
+        asked = _source(_asked(trial))
+        for name in there:
+            if there[name] != asked.get(name):
+                raise ValueError(
+                    f"{_place(trial.folder)} was told to train on another text: {name}="
+                    f"{there[name]!r} there, {asked.get(name)!r} now. Give the same --data, or "
+                    "another --out"
+                )
+
+
 def summary(folder: Path) -> dict[str, Any] | None:
     """summary.json of a run; None if it has none."""
     path = folder / "summary.json"
@@ -130,9 +150,7 @@ def _hold_against(folder: Path, told: Flat, asked: Flat) -> None:
 
 def _text(folder: Path, told: Flat) -> Flat:
     """What decides on the text of a run, and what its folder knows of it."""
-    found = {name: told[f"data.{name}"] for name in _TEXT if told.get(f"data.{name}")}
-    if "data" in told:
-        found["source"] = told["data"]
+    found = {name: value for name, value in _source(told).items() if value}
     tokenizer = folder / "tokenizer" / "tokenizer.json"
     if tokenizer.is_file():
         found["tokenizer"] = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
@@ -140,6 +158,12 @@ def _text(folder: Path, told: Flat) -> Flat:
     if states:
         found["data"] = parse(states[-1].read_bytes()).get("data")
     return found
+
+
+def _source(told: Flat) -> Flat:
+    """What decides on the text."""
+    found = {name: told.get(f"data.{name}") for name in _TEXT}
+    return found | ({"source": told["data"]} if "data" in told else {})
 
 
 def _joined(folder: Path, text: Flat, before: Flat) -> Flat:

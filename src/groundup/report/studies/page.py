@@ -17,7 +17,7 @@ from groundup.report.studies.findings import Findings
 from groundup.report.studies.section import heading, section
 from groundup.report.studies.verdicts import tally, verdicts
 
-__all__ = ["put", "read", "written"]
+__all__ = ["check", "put", "read", "written"]
 
 FOLDER = "results"
 _SUMMARY = "groundup reproduce"
@@ -37,10 +37,8 @@ def put(page: Path, *found: Findings) -> None:
         ValueError: if the page has no markers or damaged ones, or a section whose findings are not
             there. Nothing is written then.
     """
-    text = page.read_text(encoding="utf-8") if page.exists() else _NEW
+    new = check(page, *found)
     folder = page.parent / FOLDER
-    known = {one.name: one for one in (*read(folder), *found)}
-    new = written(text, list(known.values()))
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
         shown = {picture.file: picture.png() for picture in pictures(one)}
@@ -51,6 +49,17 @@ def put(page: Path, *found: Findings) -> None:
                 path.unlink(missing_ok=True)
         atomic_write(folder / f"{one.name}.json", one.to_json().encode())
     atomic_write(page, new.encode())
+
+
+def check(page: Path, *found: Findings) -> str:
+    """What `put` would write as the page; nothing is written.
+
+    Raises:
+        ValueError: as `put`.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else _NEW
+    known = {one.name: one for one in (*read(page.parent / FOLDER), *found)}
+    return written(text, list(known.values()))
 
 
 def read(folder: Path) -> list[Findings]:
