@@ -30,6 +30,13 @@ WHAT = {
     "quickstart": "Pre-LN, 12 layers of width 64, on a CPU",
     "quickstart-post-ln": "Post-LN, 24 layers of width 64, on a CPU",
     "resting-layers": "layers that wait and are not computed, at equal tokens, on a CPU",
+    "studies/placement": "study: five placements, without and with residual warmup, on a CPU",
+    "studies/schedules": "study: schedules, lengths, layers that wait, on a CPU",
+    "studies/depth": "study: 6 to 96 layers, without and with residual warmup, on a CPU",
+    "studies/dynamics": "study: norms, similarity, what layers are worth, on a CPU",
+    "studies/relatives": "study: ReZero, LayerScale, stochastic depth, Muon, QK-norm, on a CPU",
+    "studies/need-for-warmup": "study: ten optimizers × 3 warmups of the rate, on a CPU",
+    "studies/rate-and-residual": "study: warmup of the rate × residual warmup, on a CPU",
 }
 
 

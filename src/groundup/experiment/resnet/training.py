@@ -23,6 +23,7 @@ from groundup.experiment.resnet.model import seeded
 from groundup.optim.grouping import groups
 from groundup.optim.rate.scheduling import schedule
 from groundup.schedules import factor
+from groundup.train.setup import hardware
 from groundup.train.summary import versions
 
 Line = dict[str, Any]
@@ -74,6 +75,7 @@ def train_resnet(
     summary = _summary(config, run, lines) | {
         "wall_seconds": round(time.monotonic() - begun, 2),
         "device": place.type,
+        "hardware": hardware(place),
         "versions": versions(),
     }
     atomic_write(folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())

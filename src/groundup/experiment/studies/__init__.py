@@ -9,7 +9,16 @@ from groundup.experiment.studies.study import SCALES, Claim, Setting, Study
 
 __all__ = ["NAMES", "SCALES", "Claim", "Setting", "Study", "named"]
 
-NAMES = ("placement", "resnet")
+NAMES = (
+    "placement",
+    "schedules",
+    "depth",
+    "dynamics",
+    "relatives",
+    "need-for-warmup",
+    "rate-and-residual",
+    "resnet",
+)
 """In the order of docs/results.md; each is a module of this package, with `STUDY` in it."""
 
 

@@ -1,0 +1,67 @@
+"""Depth × residual warmup: Figures 1 and 2 of arXiv:2603.05369."""
+
+from __future__ import annotations
+
+from groundup.experiment.studies.arms import of_recipe
+from groundup.experiment.studies.scales import GPU
+from groundup.experiment.studies.shown import Lines
+from groundup.experiment.studies.study import Claim, Setting, Study
+
+_FIGURE_1 = "arXiv:2603.05369, Figure 1, 71M to 411M: lower at every depth from 12 to 120"
+_HERE = (6, 12, 24, 48, 96)
+_PUBLISHED = (12, 24, 48, 72, 96, 120)
+_EVERY = sorted({*_HERE, *_PUBLISHED})
+_LINES = {
+    name: {f"{name}-{layers}": float(layers) for layers in _EVERY} for name in ("none", "linear")
+}
+
+STUDY = Study(
+    name="depth",
+    title="Depth, without and with residual warmup",
+    question=(
+        "Is the lead of residual warmup larger in deeper models (Pre-LN), and are its spikes "
+        "fewer? All depths have the same width, text and updates, so a deeper one is a larger one. "
+        "A layer warms up over 1% of the run, half of that from 96 layers on, as in the paper. "
+        "Whether the lead grows is to be read from the paired differences: a verdict is on one "
+        "depth."
+    ),
+    settings={
+        "cpu": Setting(of_recipe("studies/depth"), multiples=(0.5, 1.0)),
+        "gpu": Setting(
+            of_recipe("studies/depth"),
+            multiples=(0.25, 0.5),  # up to the paper's rate at this width
+            change=GPU | {"train": GPU["train"] | {"steps": 600, "eval_every": 300}},
+        ),
+        "paper": Setting(
+            of_recipe(
+                "c4-71m-depth",
+                {f"none-{layers}": f"pre-ln-{layers}" for layers in _PUBLISHED}
+                | {f"linear-{layers}": f"pre-ln-prores-{layers}" for layers in _PUBLISHED},
+            ),
+            seeds=1,
+        ),
+    },
+    baselines={f"linear-{layers}": f"none-{layers}" for layers in _EVERY},
+    figures=(
+        Lines("loss", "Held-out loss by depth", "layers", _LINES, log=True),
+        Lines(
+            "gradient-spikes",
+            "Spikes of the gradient norm by depth, % of updates",
+            "layers",
+            _LINES,
+            "gradient spikes",
+            log=True,
+        ),
+        Lines(
+            "loss-spikes",
+            "Spikes of the loss by depth, % of updates",
+            "layers",
+            _LINES,
+            "loss spikes",
+            log=True,
+        ),
+    ),
+    claims=tuple(
+        Claim(f"linear-{layers}", f"none-{layers}", _FIGURE_1) for layers in _HERE if layers >= 12
+    ),
+)
