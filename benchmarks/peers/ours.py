@@ -12,10 +12,13 @@ OPTIONS = ("compiled", "warmup", "measuring")
 
 def train(task: Task, updated: Updated) -> None:
     from groundup.data import DataConfig
+    from groundup.train.heap import keep_freed_memory
     from groundup.train.progress import Silent, Status
     from groundup.train.recipe import Recipe, TrainConfig
     from groundup.train.settings import MeasureConfig, OptimizerConfig, RateConfig, ResidualConfig
     from groundup.train.trainer import train as groundup_train
+
+    keep_freed_memory()
 
     class Watch(Silent):
         def update(self, status: Status) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from groundup import __version__
 from groundup._check import unknown
+from groundup.train.heap import keep_freed_memory
 
 # Command → what it does, in a line; each is a module of groundup.commands.
 COMMANDS = {
@@ -28,6 +29,7 @@ COMMANDS = {
     "export": "write a trained run for Hugging Face transformers",
     "report": "one self-contained page from run folders",
 }
+_TRAINING = ("compare", "train", "sweep")
 _LONGEST = 2000  # characters of a message
 _NEEDED = ("tokenizers", "tyro", "rich", "tomli_w", "matplotlib")
 
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     130 and 143 after SIGINT and SIGTERM (a checkpoint was written), 141 if nobody reads on."""
     if argv is None:
         faulthandler.enable()  # a mapped file that is cut ends the process: say at least where
+        if sys.argv[1:2] and sys.argv[1] in _TRAINING:
+            keep_freed_memory()
     _print_anything()
     code = 0
     try:

@@ -77,7 +77,7 @@ def test_sigkill_at_any_moment_and_the_same_command_ends_with_the_same_metrics(
 def test_a_polite_signal_saves_first(
     recipe: Recipe, tmp_path: Path, number: int, code: int
 ) -> None:
-    path = written(recipe, tmp_path, steps=400, checkpoint_every=1000)
+    path = written(recipe, tmp_path, steps=150, checkpoint_every=1000)
     out = tmp_path / "run"
     command = [sys.executable, "-m", "groundup", "train", path, "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

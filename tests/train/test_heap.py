@@ -12,17 +12,16 @@ import torch
 from groundup.train.heap import keep_freed_memory
 from tests.forked import Forked
 
-PAGES = 24 * 1024  # of an update: 96 MiB
-
 
 def update() -> None:
+    """96 MiB."""
     _ = [torch.ones(1 << 20) for _ in range(24)]
 
 
 def print_faults(kept: bool) -> None:
     """Print the page faults of an update."""
     if kept:
-        keep_freed_memory(torch.device("cpu"))
+        keep_freed_memory()
     update()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -37,15 +36,12 @@ def test_an_update_fetches_no_page_again(tmp_path: Path) -> None:
         process = Forked(print_faults, kept, log=tmp_path / f"{kept}")
         assert process.wait(60) == 0, process.log.read_text()
         faults.append(float(process.log.read_text()))
-    assert faults[0] < PAGES / 10
-    assert faults[1] > PAGES / 2  # what it is there for
+    assert faults[0] < 1000 < faults[1]  # of 24 thousand pages; how many otherwise, malloc decides
 
 
-def test_other_devices_and_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     class Without:
         """A C library without mallopt."""
 
     monkeypatch.setattr("ctypes.CDLL", lambda _: Without())
-    keep_freed_memory(torch.device("cpu"))
-    monkeypatch.setattr("ctypes.CDLL", None)  # asking it would fail
-    keep_freed_memory(torch.device("cuda"))
+    keep_freed_memory()

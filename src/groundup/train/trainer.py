@@ -21,7 +21,6 @@ from groundup.train import run as runs
 from groundup.train.advice import advice
 from groundup.train.checkpoint import CheckpointError
 from groundup.train.errors import ProcessLost, TrainingStopped
-from groundup.train.heap import keep_freed_memory
 from groundup.train.nonfinite import NonFinite, NonFiniteError
 from groundup.train.parallel import start as processes
 from groundup.train.parallel.stopping import Stopping
@@ -66,7 +65,6 @@ def train(
     """
     check_installed(recipe.log)
     device = processes.pick_device(recipe.train.device)
-    keep_freed_memory(device)
     world = processes.join(recipe.parallel, device)
     world.together(partial(setup.check, recipe, world.size, out))
     watch = watch if watch is not None and world.main else Silent()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from groundup.experiment.resnet.config import ResNetRun
 from groundup.experiment.resnet.training import Line, train_resnet
+from groundup.train.heap import keep_freed_memory
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,4 +35,5 @@ def _show(line: Line) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main(sys.argv[1:]))

@@ -75,15 +75,17 @@ class ResNetArm:
 
 
 def study_arms(scale: Scale) -> Callable[[Mapping[str, Any]], dict[str, ResNetArm]]:
-    """What a study changes → the arms by name, such as ``standard-128``; the one thing that can be
-    changed is ``data.source``."""
+    """Changes of the fields of a run, with ``data.source`` for ``data`` as recipes have it → the
+    arms by name, such as ``standard-128``."""
     base = configurations(scale, seeds=[0])[0]
 
     def arms(change: Mapping[str, Any]) -> dict[str, ResNetArm]:
-        own = dict(change.get("data", {}))
-        source = {"data": own.pop("source")} if "source" in own else {}
-        if own:
-            raise ValueError(f"data.{min(own)} would be ignored: the ResNet study has no text")
-        return {run.variant: ResNetArm(run) for run in _variants(base, source)}
+        own = dict(change)
+        text = dict(own.pop("data", {}))
+        if "source" in text:
+            own["data"] = text.pop("source")
+        if text:
+            raise ValueError(f"data.{min(text)} would be ignored: the ResNet study has no text")
+        return {run.variant: ResNetArm(run) for run in _variants(base, own)}
 
     return arms

@@ -82,7 +82,7 @@ def _seeds(found: Findings) -> str:
     seeds = "one seed" if setting.seeds == 1 else f"{setting.seeds} seeds"
     tried = max((len(arm.tuned) for arm in found.arms), default=0)
     if not tried:
-        factor = setting.multiples[0]
+        factor = setting.multiples[0] if len(setting.multiples) == 1 else 1
         times = "" if factor == 1 else f"{factor:g} times "
         return f"Reported: {seeds} an arm, at {times}the rates of the recipe."
     return (
