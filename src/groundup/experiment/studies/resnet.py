@@ -20,8 +20,8 @@ STUDY = Study(
         "The updates of the first epochs are multiplied by 1, 8 or 128. Do they kill ReLUs, does "
         "the damage last, and is it less with frozen biases, random gradients or leaky ReLUs? One "
         "peak rate for all arms, near the best of the unscaled run: a rate tuned for each would "
-        "take the multiplier back. AdamW is our choice, since the summaries name no optimizer: SGD, "
-        "128 times its best rate (0.1), diverges within ten updates. Rate and phase were found by "
+        "take the multiplier back. AdamW is our choice, since the summaries name no optimizer: "
+        "SGD, 128 times its best rate (0.1), diverges within ten updates. Rate and phase were found by "
         "trying, before these runs."
     ),
     settings={
