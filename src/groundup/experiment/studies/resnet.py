@@ -21,8 +21,8 @@ STUDY = Study(
         "the damage last, and is it less with frozen biases, random gradients or leaky ReLUs? One "
         "peak rate for all arms, near the best of the unscaled run: a rate tuned for each would "
         "take the multiplier back. AdamW is our choice, since the summaries name no optimizer: "
-        "SGD, 128 times its best rate (0.1), diverges within ten updates. Rate and phase were found "
-        "by trying, before these runs."
+        "SGD, 128 times its best rate (0.1), diverges within ten updates. Rate and phase were "
+        "found by trying, before these runs."
     ),
     settings={
         "cpu": Setting(study_arms("cpu"), seeds=5),
