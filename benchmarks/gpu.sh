@@ -21,7 +21,7 @@
 #        evaluate  evaluated while training and after, in bf16, float32 and on the CPU; exported and
 #                  made to generate (the same; and transformers, safetensors)
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
-#        study:NAME  a study at its gpu scale, half an hour at most: after ten minutes it is stopped and
+#        study:NAME  a study at its gpu scale, meant for half an hour: after ten minutes it is stopped and
 #                  told as far as it is, and the same part goes on. Not among the parts that run unless
 #                  named: study:placement study:schedules study:depth study:dynamics study:relatives
 #                  study:need-for-warmup study:rate-and-residual study:resnet (DATA=FOLDER: CIFAR-10)

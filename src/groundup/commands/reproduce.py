@@ -49,7 +49,7 @@ class Reproduce:
     """
 
     scale: Literal["cpu", "gpu", "paper"] = "cpu"
-    """cpu: at most two hours of two cores; gpu: half an hour of one H200; paper: what was
+    """cpu: sized for two hours of two cores; gpu: for half an hour of one H200; paper: what was
     published, in days (see it with --list and groundup plan first)."""
 
     data: Text = field(default_factory=Text)

@@ -34,19 +34,23 @@ def configurations(
     """Every arm with every scale of the updates, seed by seed.
 
     Args:
-        scale: ``cpu``, about eighteen minutes of one core for all (scikit-learn's digits, a quarter
-            of the parameters); ``gpu``, for half an hour of one H200 (CIFAR-10); ``paper``, 200
-            epochs of it.
+        scale: ``cpu``, scikit-learn's digits and a quarter of the parameters: all sixty took 39
+            minutes of one core on a busy machine; ``gpu``, CIFAR-10, meant for half an hour of one
+            H200 and never run; ``paper``, 200 epochs of it.
         data: instead of the scale's own: ``cifar10:PATH`` for local files.
         seeds: of each variant.
 
     Raises:
         ValueError: for an unknown scale.
     """
+    change = {} if data is None else {"data": data}
+    return [replace(run, seed=seed) for seed in seeds for run in _variants(_base(scale), change)]
+
+
+def _base(scale: str) -> ResNetRun:
     if scale not in _BASES:
         raise unknown("scale", scale, _BASES)
-    change = {} if data is None else {"data": data}
-    return [replace(run, seed=seed) for seed in seeds for run in _variants(_BASES[scale], change)]
+    return _BASES[scale]
 
 
 def _variants(base: ResNetRun, change: Mapping[str, Any]) -> list[ResNetRun]:
@@ -77,7 +81,7 @@ class ResNetArm:
 def study_arms(scale: Scale) -> Callable[[Mapping[str, Any]], dict[str, ResNetArm]]:
     """Changes of the fields of a run, with ``data.source`` for ``data`` as recipes have it → the
     arms by name, such as ``standard-128``."""
-    base = configurations(scale, seeds=[0])[0]
+    base = _base(scale)
 
     def arms(change: Mapping[str, Any]) -> dict[str, ResNetArm]:
         own = dict(change)

@@ -16,5 +16,5 @@ GPU: dict[str, Any] = {
         "checkpoint_every": 500,
     },
 }
-"""The paper's width and depth of 71M (fewer parameters with a smaller vocabulary): on an H200 some
-half a minute a run."""
+"""The paper's width and depth of 71M (fewer parameters with a smaller vocabulary): some
+half a minute a run on an H200, as worked out from its peak; never run."""

@@ -117,6 +117,12 @@ def tuning(name: str, arm: Arm, setting: Setting, out: Path) -> list[Trial]:
     return [_trial(name, arm, p, TUNING_SEED, True, out) for p in rates] if len(rates) > 1 else []
 
 
+def rate(name: str, arm: Arm, setting: Setting, out: Path) -> float | None:
+    """The peak rate of an arm's reported runs: its only one, or the one that was `chosen`."""
+    tried = _tried(name, arm, setting, out)
+    return chosen(tried) if tried else peaks(arm, setting)[0]
+
+
 def reported(name: str, arm: Arm, peak: float, setting: Setting, out: Path) -> list[Trial]:
     """An arm's runs at the rate that was chosen, one for each seed."""
     seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + setting.seeds)
@@ -140,9 +146,7 @@ def planned(arms: Mapping[str, Arm], setting: Setting, out: Path) -> int:
 
 def _reported(arms: Mapping[str, Arm], setting: Setting, out: Path) -> Iterator[Trial]:
     for name, arm in arms.items():
-        tried = _tried(name, arm, setting, out)
-        peak = chosen(tried) if tried else peaks(arm, setting)[0]
-        if peak is not None:
+        if (peak := rate(name, arm, setting, out)) is not None:
             yield from reported(name, arm, peak, setting, out)
 
 

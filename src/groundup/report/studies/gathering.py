@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.experiment.studies import Study
-from groundup.experiment.studies.arms import Arm
 from groundup.experiment.studies.shown import Lines
-from groundup.experiment.studies.study import Setting
-from groundup.experiment.studies.trials import Outcome, Trial, chosen, peaks, reported, tuning
+from groundup.experiment.studies.trials import Outcome, Trial, planned, rate, reported, tuning
 from groundup.report import lines
 from groundup.report import measured as recorded
 from groundup.report.runs import Run, read_run
@@ -54,7 +52,7 @@ def gather(study: Study, scale: str, out: Path, data: Path | None = None) -> Fin
     arms = study.arms(scale)
     tried = {name: tuning(name, arm, setting, out) for name, arm in arms.items()}
     outcomes = {name: [(t, t.outcome()) for t in trials] for name, trials in tried.items()}
-    rates = {name: _rate(arms[name], setting, outcomes[name]) for name in arms}
+    rates = {name: rate(name, arm, setting, out) for name, arm in arms.items()}
     runs = {
         name: reported(name, arm, peak, setting, out) if (peak := rates[name]) is not None else []
         for name, arm in arms.items()
@@ -71,21 +69,10 @@ def gather(study: Study, scale: str, out: Path, data: Path | None = None) -> Fin
         )
         for name in arms
     )
-    planned = sum(
-        len(tried[arm.name]) + (0 if arm.peak is None and arm.hopeless else setting.seeds)
-        for arm in found
-    )
-    known = Findings(study, scale, found, _about(trials, planned, common))
+    about = _about(trials, planned(arms, setting, out), common)
+    known = Findings(study, scale, found, about)
     # As they will be read: what is said of them must not depend on digits that are not kept.
     return Findings.from_json(known.to_json(), study)
-
-
-def _rate(
-    arm: Arm, setting: Setting, outcomes: Sequence[tuple[Trial, Outcome | None]]
-) -> float | None:
-    if not outcomes:
-        return peaks(arm, setting)[0]
-    return chosen({trial.peak: outcome for trial, outcome in outcomes})
 
 
 def _tried(trial: Trial, outcome: Outcome | None) -> Tried:
