@@ -232,7 +232,7 @@ def main() -> None:
         flags = ["--device", args.device, "--steps", str(args.steps)]
         if args.quick:
             args.only, args.times = ["first update"], 1
-            flags += ["--data.source", str(Path(__file__).parents[1] / "docs")]
+            flags += ["--data.source", str(Path(__file__).parents[1] / "src" / "groundup")]
         kinds = {
             "imports": imports(),
             "help": helps(),

@@ -58,6 +58,17 @@ def arms(name: str, scale: str) -> Mapping[str, Arm]:
     return named(name).arms(scale)
 
 
+@pytest.mark.parametrize(("name", "scale"), EVERY)
+def test_trained_on_other_text_with_a_held_out_one(name: str, scale: str) -> None:
+    """Whatever part of its own text the study holds out."""
+    setting = named(name).setting(scale)
+    text = {"source": "mine.jsonl", "validation": "held-out.jsonl"}
+    for arm in setting.arms(setting.change | {"data": text}).values():
+        assert isinstance(arm, RecipeArm)
+        data = arm.recipe.data
+        assert (data.source, data.validation) == ("mine.jsonl", "held-out.jsonl")
+
+
 def recipes(name: str, scale: str) -> Mapping[str, Recipe]:
     return {key: arm.recipe for key, arm in arms(name, scale).items() if isinstance(arm, RecipeArm)}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from groundup._check import unknown
+from groundup.data.config import FRACTION
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
@@ -74,7 +75,7 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
     """
 
     def arms(change: Mapping[str, Any]) -> dict[str, Arm]:
-        file = recipe_file.changed(recipe_file.read(recipe_file.find(name)), change)
+        file = recipe_file.changed(recipe_file.read(recipe_file.find(name)), _text(change))
         variants = recipe_file.expand(file.recipe, file.changes)
         found = {k: point.recipe for k, point in recipe_file.sweep(variants, file.axes).items()}
         names = only or {variant: variant for variant in found}
@@ -84,3 +85,11 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
         return {arm: RecipeArm(found[variant]) for arm, variant in names.items()}
 
     return arms
+
+
+def _text(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The change, in which a held-out text takes the place of what the recipe holds out."""
+    data = change.get("data", {})
+    if "validation" not in data:
+        return change
+    return {**change, "data": {"validation_fraction": FRACTION, **data}}
