@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from groundup._check import unknown
 from groundup.commands._options import parse
 from groundup.experiment.studies import NAMES, Study, named
+from groundup.experiment.studies.arms import Arm
 from groundup.experiment.studies.running import train_all
 from groundup.experiment.studies.trials import Trial, planned, wanted
 from groundup.report.studies import check, gather, put, tally, verdicts
@@ -64,6 +66,10 @@ class Reproduce:
     seeds: int | None = None
     """How many seeds are reported; the study's own number unless given."""
 
+    arms: tuple[str, ...] = ()
+    """Train only these arms now, such as those of one claim; what is there of others is told all
+    the same."""
+
     jobs: int | None = None
     """Runs at once; on a CPU as many as there are cores, else one, unless given."""
 
@@ -80,7 +86,7 @@ def main(arguments: list[str]) -> int:
     if study is None:  # --help ends before
         raise ValueError(f"say which study first: {', '.join(NAMES)}")
     study = _as_asked(study, options)
-    setting, arms = study.setting(options.scale), study.arms(options.scale)
+    setting, arms = study.setting(options.scale), _only(study.arms(options.scale), options.arms)
     out = options.out or Path("runs/studies") / f"{study.name}-{options.scale}"
 
     def runs() -> list[Trial]:
@@ -133,6 +139,13 @@ def _as_asked(study: Study, options: Reproduce) -> Study:
     if options.jobs is not None and options.jobs < 1:
         raise ValueError(f"jobs={options.jobs} is not valid: it must be at least 1")
     return replace(study, settings={**study.settings, options.scale: setting})
+
+
+def _only(arms: Mapping[str, Arm], names: Sequence[str]) -> Mapping[str, Arm]:
+    for name in names:
+        if name not in arms:
+            raise unknown("arms", name, arms)
+    return {name: arm for name, arm in arms.items() if not names or name in names}
 
 
 def _merged(tables: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

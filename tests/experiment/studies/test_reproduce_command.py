@@ -194,6 +194,25 @@ def test_more_seeds_and_another_page(study: Study, run, quickly: None, tmp_path:
     assert len(started(out)) == 4
 
 
+def test_only_some_arms_now_and_the_rest_later(
+    study: Study, run, quickly: None, tmp_path: Path
+) -> None:
+    told = ("--out", str(tmp_path))
+    assert run(*told, "--arms", "new", "--list")[1].split() == [
+        str(tmp_path / "new.peak-0.003/seed-1")
+    ]
+    code, said, _ = run(*told, "--arms", "new")
+    assert code == 0
+    assert "0 of 1 runs have ended" in said
+    assert list(started(tmp_path)) == ["new.peak-0.003/seed-1"]
+    about = findings(tmp_path)["about"]
+    assert (about["ended"], about["planned"]) == (1, 2)
+    assert run(*told, "--arms", "old")[0] == 0
+    # What was trained before is told with it.
+    assert findings(tmp_path)["about"]["ended"] == 2
+    assert set(started(tmp_path).values()) == {1}
+
+
 def test_one_that_was_stopped_ends_as_if_it_had_not_been(
     study: Study, run, quickly: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +258,7 @@ def test_a_run_that_failed_is_told_at_the_end(
         ([], "say which study first: placement, "),
         (["placment"], "study='placment' is unknown: did you mean 'placement'"),
         (["placement", "--seeds", "0"], "seeds=0 is not valid: it must be at least 1"),
+        (["placement", "--arms", "post"], "arms='post' is unknown: did you mean 'post-ln'"),
         (["placement", "--jobs", "0"], "jobs=0 is not valid: it must be at least 1"),
     ],
 )
