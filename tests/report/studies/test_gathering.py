@@ -179,6 +179,25 @@ def test_another_text_is_refused_with_the_field(tmp_path: Path, write_run, of: s
         gather(STUDY, "cpu", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("python", "python"),
+        ("english/train", "english/train"),
+        ("/home/me/english", "english"),
+        ("../mine/english", "english"),
+        ("~/english", "english"),
+        ("s3://bucket/english", "english"),
+        ("dataset:owner/name?split=train", "dataset:owner/name?split=train"),
+    ],
+)
+def test_the_text_as_it_was_named_but_for_where_it_lies(
+    told: str, said: str, tmp_path: Path, write_run
+) -> None:
+    tune(write_run, tmp_path, "old", text=told)
+    assert gather(STUDY, "cpu", tmp_path).about.text["source"] == said
+
+
 def test_names_and_sizes_of_the_text_and_nothing_of_the_machine(tmp_path: Path, write_run) -> None:
     out = tmp_path / "runs"
     tune(write_run, out, "old", {2e-3: 4.2, 4e-3: 4.1, 8e-3: None}, text=f"{tmp_path}/deep/english")

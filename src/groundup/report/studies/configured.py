@@ -179,14 +179,22 @@ def _joined(folder: Path, text: Flat, before: Flat) -> Flat:
 
 
 def _named(text: Flat) -> Flat:
-    """Without paths, and with as much of a hash as tells one from another."""
-    named = {k: v for k, v in text.items() if k in ("source", "validation", "data")}
-    named = {k: v if v.startswith(_DATA_SET) else PurePath(v).name for k, v in named.items()}
+    """Without a machine's paths, and with as much of a hash as tells one from another."""
+    named = {k: _public(text[k]) for k in ("source", "validation", "data") if k in text}
     if "tokenizer" in text:
         named["tokenizer"] = text["tokenizer"][:_SHORT]
     if "mixture" in text:
         named["source"] = "a mixture"
     return named
+
+
+def _public(source: str) -> str:
+    """As it was given where that is the name of a data set or leads down from where one stood."""
+    path = PurePath(source)
+    leads_elsewhere = path.is_absolute() or ".." in path.parts or source.startswith("~")
+    if source.startswith(_DATA_SET) or not (leads_elsewhere or "://" in source):
+        return source
+    return path.name
 
 
 def _counted(text: Flat, folder: Path) -> Flat:
