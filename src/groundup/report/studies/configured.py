@@ -180,7 +180,7 @@ def _joined(folder: Path, text: Flat, before: Flat) -> Flat:
 
 def _named(text: Flat) -> Flat:
     """Without a machine's paths, and with as much of a hash as tells one from another."""
-    named = {k: _public(text[k]) for k in ("source", "validation", "data") if k in text}
+    named: Flat = {k: _public(text[k]) for k in ("source", "validation", "data") if k in text}
     if "tokenizer" in text:
         named["tokenizer"] = text["tokenizer"][:_SHORT]
     if "mixture" in text:
