@@ -134,6 +134,13 @@ STUDY = Study(
             "pre-ln",
             _EXPECTED + "it does; at about equal time",
         ),
+        *(
+            Claim(arm, "pre-ln-linear", _EXPECTED + f"`cascade` is the better way; at {equal}")
+            for arm, equal in (
+                ("pre-ln-cascade-skip", "equal tokens"),
+                ("pre-ln-cascade-skip-longer", "about equal time"),
+            )
+        ),
     ),
     speed=True,
 )
