@@ -171,7 +171,9 @@ def _list(runs: Sequence[Trial], total: int) -> None:
 def _tell(study: Study, options: Reproduce, out: Path, page: Path) -> None:
     """Write the section, and print it. One of other runs is not replaced by one of none."""
     folder = options.data.folder
-    found = gather(study, options.scale, out, Path(folder) if folder else None)
+    gathered = gather(study, options.scale, out, Path(folder) if folder else None)
+    # The page is written again from findings alone, which do not hold what the options changed.
+    found = replace(gathered, study=named(study.name))
     if not found.about.ended:
         print("no run has ended yet")
         return

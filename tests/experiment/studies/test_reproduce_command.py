@@ -18,6 +18,7 @@ from groundup.commands import reproduce
 from groundup.experiment.studies import Claim, Setting, Study, running
 from groundup.experiment.studies.arms import Arm, RecipeArm
 from groundup.report.studies.figures import Picture
+from groundup.report.studies.page import read, written
 from groundup.train import Recipe, ResidualConfig
 from groundup.train.folder import locked
 from tests.forked import Forked, groundup
@@ -113,6 +114,12 @@ def findings(folder: Path) -> Any:
     return found
 
 
+def written_again(page: Path) -> None:
+    """From its findings alone the page is the same."""
+    text = page.read_text()
+    assert written(text, read(page.parent / "results")) == text
+
+
 def test_from_nothing_to_a_page(
     study: Study, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +186,8 @@ def test_more_seeds_and_another_page(study: Study, run, quickly: None, tmp_path:
     assert len(started(out)) == 2
     assert page.read_text().startswith("Mine.\n")
     assert "2 of 4" in page.read_text()
+    assert "groundup reproduce placement --scale cpu --seeds 2 " in page.read_text()
+    written_again(page)
     assert run(*told, "--seeds", "2")[0] == 0
     assert started(out) == dict.fromkeys(started(out), 1)
     assert len(started(out)) == 4

@@ -79,7 +79,8 @@ def _size(about: About, split: str) -> str:
 
 def _seeds(found: Findings) -> str:
     setting = found.study.setting(found.scale)
-    seeds = "one seed" if setting.seeds == 1 else f"{setting.seeds} seeds"
+    planned = _seeds_planned(found)
+    seeds = "one seed" if planned == 1 else f"{planned} seeds"
     tried = max((len(arm.tuned) for arm in found.arms), default=0)
     if not tried:
         factor = setting.multiples[0] if len(setting.multiples) == 1 else 1
@@ -89,6 +90,12 @@ def _seeds(found: Findings) -> str:
         f"Each arm was trained at {tried} peak rates with a seed that is not reported, and with "
         f"{seeds} at the best of them."
     )
+
+
+def _seeds_planned(found: Findings) -> int:
+    """Of an arm; what was asked for may differ from what the study is made for."""
+    known = max((len(arm.runs) for arm in found.arms), default=0)
+    return known or found.study.setting(found.scale).seeds
 
 
 def _machine(about: About) -> str:
@@ -117,7 +124,9 @@ def _quoted(arms: Sequence[ArmFindings]) -> list[str]:
 
 
 def _commands(found: Findings) -> str:
-    built_in = f"groundup reproduce {found.study.name} --scale {found.scale}"
+    seeds = _seeds_planned(found)
+    told = "" if seeds == found.study.setting(found.scale).seeds else f" --seeds {seeds}"
+    built_in = f"groundup reproduce {found.study.name} --scale {found.scale}{told}"
     own = f"{built_in} --data.source TEXT --data.validation HELD_OUT"
     commands = {own: "on this text", built_in: "on that of the recipe"}
     if found.about.text.get("source", _BUILT_IN) == _BUILT_IN:

@@ -41,7 +41,9 @@ def draw(shown: list[Panel], found: Findings) -> Figure:
             axes.set_axis_off()
         for axes, arms in zip(grid, shown, strict=False):
             _panel(axes, arms, found, 3 - columns)
-        style.remark(figure, "peak rate; a ring: the one that was chosen; a cross: it diverged")
+        lost = any(_lost(arm) for arms in shown for arm in arms)
+        crosses = "; a cross at the top: it diverged" if lost else ""
+        style.remark(figure, "peak rate; a ring: the one that was chosen" + crosses)
     return figure
 
 
@@ -50,7 +52,7 @@ def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int) -> Non
         is_baseline = arm.name not in found.study.baselines
         look = style.baseline_look() if is_baseline else style.look(i)
         known = [(one.peak, one.value) for one in arm.tuned if one.value is not None]
-        lost = [one.peak for one in arm.tuned if one.ended and one.value is None]
+        lost = _lost(arm)
         axes.plot(
             *zip(*known, strict=True) if known else ((), ()),
             color=look.colour,
@@ -73,3 +75,7 @@ def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int) -> Non
     axes.margins(x=0.08, y=0.12)
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}
     axes.legend(fontsize=8, ncols=legend_columns, labelspacing=0.2, **place)
+
+
+def _lost(arm: ArmFindings) -> list[float]:
+    return [one.peak for one in arm.tuned if one.ended and one.value is None]
