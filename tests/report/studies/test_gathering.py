@@ -96,6 +96,19 @@ def test_partial(tmp_path: Path, write_run) -> None:
     assert (about.parameters, about.hardware) == ((4321,), ("a small machine",))
 
 
+def test_speed_is_that_of_all_updates(tmp_path: Path, write_run) -> None:
+    """A quarter of them took a tenth: the median would not know."""
+    tune(write_run, tmp_path, "old")
+    report(write_run, tmp_path, "old", 4e-3, [4.15])
+    folder = tmp_path / "old.peak-0.004" / "seed-1"
+    seconds = [0.05 if step < 10 else 0.5 for step in range(40)]
+    lines = [{"step": i, "seconds": s, "tokens_per_second": 1.0} for i, s in enumerate(seconds)]
+    (folder / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokens = json.loads((folder / "summary.json").read_bytes())["tokens"]
+    (run, _) = gather(STUDY, "cpu", tmp_path).arms[0].runs
+    assert run.tokens_per_second == pytest.approx(tokens / (10 * 0.05 + 30 * 0.5), rel=1e-5)
+
+
 def test_a_rate_at_the_edge_and_rates_that_diverge(tmp_path: Path, write_run) -> None:
     tune(write_run, tmp_path, "old", {2e-3: 4.2, 4e-3: 4.1, 8e-3: 4.0})
     tune(write_run, tmp_path, "new", dict.fromkeys(LOSSES))

@@ -9,7 +9,7 @@ import pytest
 
 from groundup.experiment.studies.shown import Column, Grid, Value
 from groundup.report.studies.figures import pictures
-from groundup.report.studies.findings import About, ArmFindings, Findings
+from groundup.report.studies.findings import About, ArmFindings, Findings, Tried
 from groundup.report.studies.section import section
 
 from .made import made_arm, made_findings, made_run
@@ -142,6 +142,15 @@ def test_columns_of_a_study() -> None:
     assert (row(text, "new")["speed"], row(text, "old")["speed"]) == ("125%", "–")
     assert "perplexity |" not in text
     assert row(text, "new")["test error"] == "4.0000 ± 0.0000 (2)"
+
+
+def test_arms_of_which_nothing_is_known_are_no_rows() -> None:
+    waiting = ArmFindings("new", (Tried(1e-3, None, False),), None, ())
+    text = told(made_findings(waiting, OLD))
+    assert "| `new` |" not in text
+    assert row(text, "old")
+    tried = ArmFindings("new", (Tried(1e-3, 4.2, True), Tried(2e-3, None, False)), None, ())
+    assert row(told(made_findings(tried, OLD)), "new")["held-out loss"] == "–"
 
 
 def test_a_grid() -> None:

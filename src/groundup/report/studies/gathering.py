@@ -109,10 +109,16 @@ def _run(study: Study, trial: Trial, points: int) -> RunFindings:
         losses=_binned(run.series["loss"], points),
         spikes=dict(_spikes(run)),
         numbers={key: float(value) for key, value in numbers if value is not None},
-        tokens_per_second=tokens_per_second(run),
+        tokens_per_second=_speed(run),
         wall_seconds=wall_seconds(run),
         measured=dict(_measured(study, trial.name, run)),
     )
+
+
+def _speed(run: Run) -> float | None:
+    """Tokens per second of all updates together: a median would not see that layers waited."""
+    tokens, seconds = run.summary.get("tokens"), float(np.nansum(run.seconds))
+    return tokens / seconds if tokens and seconds else tokens_per_second(run)
 
 
 def _spikes(run: Run) -> Iterable[tuple[str, tuple[float, int, int]]]:

@@ -68,8 +68,8 @@ def _any(found: Findings) -> bool:
 
 
 def _rows(found: Findings) -> list[list[str]]:
-    """The table: what columns there are depends on the study alone, not on how far it is."""
-    study, arms = found.study, found.arms
+    """The table, of the arms of which anything is known."""
+    study, arms = found.study, [arm for arm in found.arms if _begun(arm)]
     tuned = any(arm.tuned for arm in arms)
     columns = {
         "arm": [f"`{arm.name}`" for arm in arms],
@@ -93,6 +93,10 @@ def _rows(found: Findings) -> list[list[str]]:
     if study.speed:
         columns["speed"] = [_speed(arm, found) for arm in arms]
     return [list(columns), *map(list, zip(*columns.values(), strict=True))]
+
+
+def _begun(arm: ArmFindings) -> bool:
+    return any(one.ended for one in (*arm.tuned, *arm.runs))
 
 
 def _grids(found: Findings) -> list[Grid]:
@@ -182,6 +186,11 @@ def _notes(found: Findings) -> list[str]:
         said.append(
             "Spikes: points at least 7 standard deviations from the mean of the "
             f"{listing([str(window) for window in windows])} before, in 10–90% of the run."
+        )
+    if found.study.speed:
+        said.append(
+            "Speed: tokens per second over all updates, against the arm it is compared with, on a "
+            "machine with other work."
         )
     if edge := [f"`{arm.name}`" for arm in found.arms if arm.at_edge]:
         said.append(
