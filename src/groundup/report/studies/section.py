@@ -96,7 +96,7 @@ def _rows(found: Findings) -> list[list[str]]:
 
 
 def _begun(arm: ArmFindings) -> bool:
-    return any(one.ended for one in (*arm.tuned, *arm.runs))
+    return any(one.ended for one in arm.tuned) or any(run.ended for run in arm.runs)
 
 
 def _grids(found: Findings) -> list[Grid]:
