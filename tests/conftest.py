@@ -19,6 +19,19 @@ WORDS = [
 ]  # fmt: skip
 
 
+# The files that take longest, on a machine of two cores a minute or two each.
+LONG = (
+    *("test_parallel.py", "test_faults.py", "test_rewinds.py", "test_reliability.py"),
+    *("test_spikes.py", "test_suspects.py", "test_layers.py", "test_checkpoint_ranks.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, or one worker has one of them left when the other has nothing to do."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 def pytest_configure() -> None:
     """Several threads only wait for each other over matrices this small. From the start: runs that
     are to be equal to the bit must not differ in threads, whichever fixture trains them."""
