@@ -27,7 +27,7 @@ demo: $(READY) ## train with and without residual warmup, side by side, and writ
 test: $(READY) ## run the tests
 	@# A worker for each core; more threads would only wait for each other. Bytecode is kept whatever
 	@# the environment says: set-up makes none, and each process would compile PyTorch anew. Files
-	@# in the order of tests/conftest.py: sorted by how many tests they have, the long ones come last.
+	@# in the order of tests/conftest.py, the long ones first: xdist's own has those of few tests last.
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
 		$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

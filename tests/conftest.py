@@ -19,7 +19,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-# The files that take longest, on a machine of two cores a minute or two each.
+# The files that take longest, by their names.
 LONG = (
     *("test_parallel.py", "test_faults.py", "test_rewinds.py", "test_reliability.py"),
     *("test_spikes.py", "test_suspects.py", "test_layers.py", "test_checkpoint_ranks.py"),

@@ -16,7 +16,7 @@ __all__ = ["MIN_VOCABULARY", "DataConfig"]
 
 MIN_VOCABULARY = 257  # 256 bytes and the end-of-document token
 _Documents = Literal["together", "apart"]
-FRACTION = 0.02
+_FRACTION = 0.02
 _VOCABULARY = 2048
 
 
@@ -34,7 +34,7 @@ class DataConfig:
     """Held-out text, named like a source. Without it, a fixed part of the source's documents is
     held out."""
 
-    validation_fraction: float = FRACTION
+    validation_fraction: float = _FRACTION
     """The part of the source's documents that is held out when there is no `validation`."""
 
     text_field: str = "text"
@@ -81,7 +81,7 @@ class DataConfig:
                 f"validation_fraction={fraction!r} is not valid: "
                 "it must be a number above 0 and below 1"
             )
-        if self.validation is not None and fraction != FRACTION:
+        if self.validation is not None and fraction != _FRACTION:
             raise ValueError(
                 f"validation_fraction={fraction!r} would be ignored, because "
                 f"validation={self.validation!r} names the held-out text: give only one of them"
@@ -129,7 +129,7 @@ class DataConfig:
     def _of(self, part: MixturePart) -> DataConfig:
         own = corpus_fields(part)
         if own["validation"] is not None:
-            own["validation_fraction"] = FRACTION
+            own["validation_fraction"] = _FRACTION
         return replace(self, mixture=(), **own)
 
     def _check_mixture(self) -> None:
@@ -147,7 +147,7 @@ class DataConfig:
             except ValueError as error:
                 raise ValueError(f"mixture, {part.name!r}: {error}") from None
         fraction = self.validation_fraction
-        if fraction != FRACTION and all(part.validation is not None for part in self.mixture):
+        if fraction != _FRACTION and all(part.validation is not None for part in self.mixture):
             raise ValueError(
                 f"validation_fraction={fraction!r} would be ignored, because every part of the "
                 "mixture names its held-out text"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from groundup._check import unknown
-from groundup.data.config import FRACTION
+from groundup.data import DataConfig
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
@@ -92,4 +92,4 @@ def _text(change: Mapping[str, Any]) -> Mapping[str, Any]:
     data = change.get("data", {})
     if "validation" not in data:
         return change
-    return {**change, "data": {"validation_fraction": FRACTION, **data}}
+    return {**change, "data": {"validation_fraction": DataConfig.validation_fraction, **data}}

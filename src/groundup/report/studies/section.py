@@ -189,8 +189,8 @@ def _notes(found: Findings) -> list[str]:
         )
     if found.study.speed:
         said.append(
-            "Speed: tokens per second over all updates, against the arm it is compared with, on a "
-            "machine with other work."
+            "Speed: tokens per second over all updates, against the arm it is compared with; what "
+            "else the machine did meanwhile is in it."
         )
     if edge := [f"`{arm.name}`" for arm in found.arms if arm.at_edge]:
         said.append(
