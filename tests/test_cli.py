@@ -101,6 +101,20 @@ def test_a_length_given_replaces_the_recipes(arguments: list[str], expected) -> 
     assert parse(Train(recipe), "train", rest).recipe.residual == expected
 
 
+def test_a_held_out_text_given_replaces_the_recipes_share_of_the_source(capsys) -> None:
+    named, rest = recipe_named(["studies/placement", "--data.validation", "held-out.jsonl"])
+    assert named.recipe.data.validation_fraction == 0.05
+    data = parse(Train(named.recipe), "train", rest).recipe.data
+    assert data == dataclasses.replace(
+        named.recipe.data, validation="held-out.jsonl", validation_fraction=0.02
+    )
+    both = [*rest, "--data.validation-fraction", "0.1"]
+    with pytest.raises(SystemExit):
+        parse(Train(named.recipe), "train", both)
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "validation_fraction=0.1 would be ignored" in said
+
+
 @pytest.mark.parametrize("command", [["plan"], ["schedule", "table"], ["train"]])
 def test_the_variants_of_a_recipe(command: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as left:
@@ -175,6 +189,8 @@ def test_data_prepare_and_inspect(tmp_path: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert "quick brown" in said
     assert "300" in said
+    held = ["--validation", str(text / "0.txt"), "--length", "16"]
+    assert main(["data", "prepare", "studies/placement", *flags, *held]) == 0
 
 
 @pytest.mark.parametrize("value", ["true", "True"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data import DataConfig
 from groundup.model import ModelConfig
 from groundup.train import Recipe, ResidualConfig, TrainConfig, recipe_file, toml
 from groundup.train.recipe import OptimizerConfig, RateConfig
@@ -150,6 +151,14 @@ def test_variants_change_fields_and_replace_the_residual_table(tmp_path: Path) -
     assert variants["b"].residual == ResidualConfig("equal", fraction=0.5)
     assert variants["b"].model == ModelConfig(layers=6, placement="post")
     assert {v.train.steps for v in variants.values()} == {44}
+
+
+def test_a_variants_held_out_text_replaces_the_share_of_the_source(tmp_path: Path) -> None:
+    text = "[data]\nvalidation_fraction = 0.1\n[[variants]]\nname = 'a'\n[[variants]]\nname = 'b'\n"
+    file = recipe_file.read(written(tmp_path, text + "data.validation = 'held-out.jsonl'"))
+    variants = recipe_file.expand(file.recipe, file.changes)
+    assert variants["a"].data.validation_fraction == 0.1
+    assert variants["b"].data == DataConfig(validation="held-out.jsonl")
 
 
 def test_a_variant_with_a_preset_takes_the_whole_preset(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import tyro
 
 from groundup._check import unknown
 from groundup.commands import _model
+from groundup.data import DataConfig
 from groundup.schedules import depth
 from groundup.train import recipe_file
 from groundup.train.recipe import Recipe
@@ -27,6 +28,11 @@ _SHORT = {
 }
 # The ways to say how long residual warmup lasts: exactly one is used.
 _LENGTHS = ("--residual.T", "--residual.total", "--residual.fraction")
+# A held-out text, and what is held out of the source without one; also of `groundup data prepare`.
+_HELD_OUT = {
+    "--data.validation": "--data.validation-fraction",
+    "--validation": "--validation-fraction",
+}
 Options = TypeVar("Options")
 
 
@@ -102,7 +108,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
         type(options),
         prog=f"groundup {usage}",
         description=inspect.cleandoc(type(options).__doc__ or ""),
-        args=_one_length(_switched(options, words)),
+        args=_one_held_out(_one_length(_switched(options, words))),
         default=options,
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -148,6 +154,14 @@ def _one_length(arguments: list[str]) -> list[str]:
     if not given and not _is_given(arguments, "--residual.schedule", depth.FIXED):
         return arguments
     return arguments + [word for flag in _LENGTHS if flag not in given for word in (flag, "None")]
+
+
+def _one_held_out(arguments: list[str]) -> list[str]:
+    """A held-out text that is given takes the place of the recipe's share of the source."""
+    flags = {argument.partition("=")[0] for argument in arguments}
+    unused = [share for text, share in _HELD_OUT.items() if text in flags and share not in flags]
+    default = str(DataConfig.validation_fraction)
+    return arguments + [word for share in unused for word in (share, default)]
 
 
 def _is_given(arguments: list[str], flag: str, values: Collection[str]) -> bool:

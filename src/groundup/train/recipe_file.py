@@ -79,10 +79,11 @@ def changed(file: RecipeFile, change: Mapping[str, Any]) -> RecipeFile:
 def expand(recipe: Recipe, changes: Sequence[Change]) -> Variants:
     """The variants that are compared: the recipe with each change made to it.
 
-    A change is merged into the recipe, with three exceptions: a length of residual warmup replaces
-    the recipe's own, since the ways to say it exclude each other; a [model] with a preset replaces
-    the recipe's, and so does one with hf (but for z_loss); an [optimizer] with a name leaves of the
-    recipe's only weight_decay and clip.
+    A change is merged into the recipe, with four exceptions: a length of residual warmup replaces
+    the recipe's own, since the ways to say it exclude each other; so does a held-out text in [data]
+    the share of the source that is held out; a [model] with a preset replaces the recipe's, and so
+    does one with hf (but for z_loss); an [optimizer] with a name leaves of the recipe's only
+    weight_decay and clip.
 
     Without changes there are two variants: `baseline` (no residual warmup) and the recipe as it is,
     called by its schedule. A recipe without residual warmup then has nothing to be compared with,
@@ -221,6 +222,9 @@ def _merged(
                 old = {name: old[name] for name in kept if name in old}
             elif path == "model":
                 old = ready_for(old, value)
+            elif path == "data" and value.get("validation") is not None:
+                # A held-out text takes the place of a share of the source.
+                old = {name: old[name] for name in old if name != "validation_fraction"}
             found[key] = _merged(old, value, f"{path}.")
         else:
             found[key] = value

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from groundup._check import unknown
-from groundup.data import DataConfig
 from groundup.train import recipe_file, toml
 from groundup.train.recipe import Recipe
 
@@ -75,7 +74,7 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
     """
 
     def arms(change: Mapping[str, Any]) -> dict[str, Arm]:
-        file = recipe_file.changed(recipe_file.read(recipe_file.find(name)), _text(change))
+        file = recipe_file.changed(recipe_file.read(recipe_file.find(name)), change)
         variants = recipe_file.expand(file.recipe, file.changes)
         found = {k: point.recipe for k, point in recipe_file.sweep(variants, file.axes).items()}
         names = only or {variant: variant for variant in found}
@@ -85,11 +84,3 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
         return {arm: RecipeArm(found[variant]) for arm, variant in names.items()}
 
     return arms
-
-
-def _text(change: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The change, in which a held-out text takes the place of what the recipe holds out."""
-    data = change.get("data", {})
-    if "validation" not in data:
-        return change
-    return {**change, "data": {"validation_fraction": DataConfig.validation_fraction, **data}}
