@@ -7,7 +7,7 @@ from groundup.experiment.studies.scales import GPU
 from groundup.experiment.studies.shown import Course, Grid, Lines
 from groundup.experiment.studies.study import Claim, Setting, Study
 
-_WARMUPS = {"none": "0", "2%": "0.02", "5%": "0.05", "20%": "0.2"}
+_WARMUPS = {"none": "0", "5%": "0.05", "20%": "0.2"}
 _METHODS = {
     "Pre-LN": "pre-ln",
     "Pre-LN, ProRes": "pre-ln-prores",
@@ -19,7 +19,7 @@ _LESS = "not published; expected if residual warmup does what warmup of the rate
 _STILL = "not published; expected if warmup of the rate is needed without residual warmup"
 _BOTH = "arXiv:2603.05369, Table 2, perplexity at 130M, the rate warmed up over {numbers}"
 _TABLE_2 = {"pre-ln": "2%: 14.30 < 14.67", "post-ln": "10%: 14.72 < 14.84"}
-_USUAL = {"pre-ln": "0.02", "post-ln": "0.2"}
+_USUAL = {"pre-ln": "0.05", "post-ln": "0.2"}
 
 
 def _arm(method: str, warmup: str) -> str:

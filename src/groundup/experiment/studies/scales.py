@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 GPU: dict[str, Any] = {
-    "model": {"width": 512, "layers": 12, "heads": 8, "feed_forward": 1368},
+    "model": {
+        "width": 512,
+        "layers": 12,
+        "heads": 8,
+        "feed_forward": 1368,
+        "init_std": 0.02,
+        "embedding_std": 0.45,  # the authors' 0.02·√width
+    },
     "data": {"vocab_size": 8192, "length": 512},
     "train": {
         "steps": 1500,
