@@ -108,7 +108,7 @@ def parse(options: Options, usage: str, arguments: list[str]) -> Options:
         type(options),
         prog=f"groundup {usage}",
         description=inspect.cleandoc(type(options).__doc__ or ""),
-        args=_one_held_out(_one_length(_switched(options, words))),
+        args=_one_held_out(options, _one_length(_switched(options, words))),
         default=options,
         config=(tyro.conf.FlagConversionOff,),
     )
@@ -156,8 +156,11 @@ def _one_length(arguments: list[str]) -> list[str]:
     return arguments + [word for flag in _LENGTHS if flag not in given for word in (flag, "None")]
 
 
-def _one_held_out(arguments: list[str]) -> list[str]:
+def _one_held_out(options: object, arguments: list[str]) -> list[str]:
     """A held-out text that is given takes the place of the recipe's share of the source."""
+    named = (getattr(options, name, None) for name in ("recipe", "data"))
+    if not any(isinstance(one, Recipe | DataConfig) for one in named):
+        return arguments  # the command has a held-out text and no share
     flags = {argument.partition("=")[0] for argument in arguments}
     unused = [share for text, share in _HELD_OUT.items() if text in flags and share not in flags]
     default = str(DataConfig.validation_fraction)
