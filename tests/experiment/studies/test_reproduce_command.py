@@ -278,6 +278,12 @@ def test_bad_input_is_said_in_one_line(arguments: list[str], message: str, capsy
     assert err.count("\n") == 1
 
 
+def test_text_of_ones_own_with_a_held_out_one(tmp_path: Path, capsys) -> None:
+    text = ["--data.source", "mine.jsonl", "--data.validation", "held-out.jsonl"]
+    assert main(["reproduce", "placement", "--list", "--out", str(tmp_path), *text]) == 0
+    assert "pre-ln" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [["--scale", "big"], ["--sceds", "3"], ["--seeds", "many"]])
 def test_bad_flags_are_refused(flags: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:
