@@ -88,10 +88,10 @@ def test_what_is_said_is_said_of_arms(name: str) -> None:
     known = {arm for scale in study.settings for arm in arms(name, scale)}
     here = set(arms(name, "cpu"))
     assert study.name == name
-    assert {arm for claim in study.claims for arm in (claim.better, claim.worse)} <= here
+    assert {arm for claim in study.claims for arm in claim.arms} <= here
     assert all(claim.better != claim.worse and claim.source for claim in study.claims)
-    pairs = [(claim.better, claim.worse) for claim in study.claims]
-    assert len(set(pairs)) == len(pairs)
+    said = [claim.arms for claim in study.claims]
+    assert len(set(said)) == len(said)
     assert {*study.baselines, *study.baselines.values()} <= known
     assert all(arm != base for arm, base in study.baselines.items())
     for grid in study.grids:

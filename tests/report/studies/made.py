@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from groundup.experiment.studies import Claim, Setting, Study
@@ -83,3 +84,8 @@ def made_findings(
         wall_seconds=90.0 * 60,
     )
     return Findings(made_study(**changes), scale, tuple(arms), known)
+
+
+def with_arms(found: Findings, *more: ArmFindings) -> Findings:
+    """The same findings and these arms."""
+    return replace(found, arms=(*found.arms, *more))

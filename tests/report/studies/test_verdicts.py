@@ -7,7 +7,7 @@ import pytest
 from groundup.experiment.studies import Claim
 from groundup.report.studies.verdicts import by_chance, tally, verdicts
 
-from .made import made_arm, made_findings
+from .made import made_arm, made_findings, with_arms
 
 OLD = (4.0, 4.1, 3.9)
 LOWER, HIGHER, BOTH = (3.9, 4.01, 3.79), (4.1, 4.19, 4.01), (3.9, 4.2, 3.9)
@@ -67,6 +67,44 @@ def test_the_difference_stands_beside() -> None:
     assert gap.mean == pytest.approx(-0.1)
     assert gap.n == 3
     assert of(HOPELESS, OLD).gap is None
+
+
+LEADS = Claim("new", "old", "a", bases=("new-base", "old-base"))
+
+
+def of_leads(*bases):
+    """`new` leads its base by 0.2, 0.22 and 0.19, unless told others."""
+    names = ("new-base", "old-base")
+    more = [made_arm(name, values) for name, values in zip(names, bases, strict=True)]
+    (verdict,) = verdicts(with_arms(made_findings(LOWER, OLD, claims=(LEADS,)), *more))
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("new_base", "old_base", "kind", "mean"),
+    [
+        # Leads of 0.2, 0.22, 0.19 against leads of 0.1: 0.1, 0.12 and 0.09 more.
+        ((4.1, 4.23, 3.98), (4.1, 4.2, 4.0), "agrees", -0.31 / 3),
+        ((3.9, 4.01, 3.79), (4.1, 4.21, 4.01), "disagrees", 0.32 / 3),
+        ((4.0, 4.11, 3.89), (4.1, 4.3, 3.9), "undecided", 0.0),
+        # Whatever the others say: one cannot tell what the seed that diverged speaks against.
+        ((4.1, 4.21, 3.98), (4.1, 4.2, None), "undecided", -0.1),
+        ((None, None, None), (4.1, 4.2, 4.0), "undecided", None),
+        ((None, 4.1, None), (4.1, None, 4.0), "undecided", None),
+    ],
+)
+def test_one_difference_against_another(new_base, old_base, kind, mean) -> None:
+    found = of_leads(new_base, old_base)
+    assert found.kind == kind
+    assert (found.gap and found.gap.mean) == (mean if mean is None else pytest.approx(mean))
+    assert bool(found.why) == (None in (*new_base, *old_base))
+
+
+def test_a_difference_lacks_an_arm() -> None:
+    (found,) = verdicts(made_findings(LOWER, OLD, claims=(LEADS,)))
+    assert found.kind == "not run"
+    assert found.why == "no reported run of `new-base` or `old-base` has ended"
+    assert found.claim.said == "`new` − `new-base` < `old` − `old-base`"
 
 
 def test_verdicts_are_counted_and_so_are_the_intervals() -> None:

@@ -124,6 +124,16 @@ STUDY = Study(
         Claim(_arm(_BEST, "0"), _arm(_BEST, "0.05"), _NONE),
         Claim(_arm(_BEST, "0"), _arm(_BEST, "0.2"), _NONE),
         Claim(_arm(_BEST, "0"), _arm("lionar", "0"), _NONE),
+        # What no warmup costs, of one optimizer and of another.
+        *(
+            Claim(
+                _arm(one, "0"),
+                _arm(other, "0"),
+                source,
+                bases=(_arm(one, "0.05"), _arm(other, "0.05")),
+            )
+            for one, other, source in (("lionar", "liona", _LIONAR), (_BEST, "adamw", _NONE))
+        ),
         Claim(
             _arm("liona-nesterov-inverse", "0.05"), _arm("liona-nesterov-inverse", "0"), _NOT_LIONA
         ),

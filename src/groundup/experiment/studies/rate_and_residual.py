@@ -17,6 +17,7 @@ _METHODS = {
 _PLACEMENTS = ("pre-ln", "post-ln")
 _LESS = "not published; expected if residual warmup does what warmup of the rate does"
 _STILL = "not published; expected if warmup of the rate is needed without residual warmup"
+_CHEAPER = "not published; expected if less warmup of the rate is needed with residual warmup"
 _BOTH = "arXiv:2603.05369, Table 2, perplexity at 130M, the rate warmed up over {numbers}"
 _TABLE_2 = {"pre-ln": "2%: 14.30 < 14.67", "post-ln": "10%: 14.72 < 14.84"}
 _USUAL = {"pre-ln": "0.05", "post-ln": "0.2"}
@@ -31,12 +32,11 @@ STUDY = Study(
     title="Warmup of the rate and residual warmup",
     question=(
         "Does one need less warmup of the rate with residual warmup? Every arm has its own best of "
-        "three peak rates. The question is of an interaction: is what the loss rises by when the "
-        "rate's warmup gets shorter smaller with ProRes than without? A verdict compares two arms "
-        "only, so it is to be read from the table, row by row, and from the figure: a flatter line "
-        "needs less. What can be judged is whether ProRes without any warmup of the rate is below "
-        "no warmup at all, whether it replaces one (below the longest without ProRes), and whether "
-        "a warmup of the rate is needed to begin with."
+        "three peak rates. The question is of an interaction: is what the loss rises by without a "
+        "warmup of the rate smaller with ProRes than without (the claims on differences; in the "
+        "figure, a flatter line)? Judged, too: whether ProRes without any warmup of the rate is "
+        "below no warmup at all, whether it replaces one (below the longest without ProRes), and "
+        "whether a warmup of the rate is needed to begin with."
     ),
     settings={
         "cpu": Setting(of_recipe("studies/rate-and-residual"), multiples=(0.5, 1.0, 2.0)),
@@ -92,6 +92,15 @@ STUDY = Study(
         for claim in (
             Claim(_arm(f"{placement}-prores", "0"), _arm(placement, "0"), _LESS),
             Claim(_arm(f"{placement}-prores", "0"), _arm(placement, "0.2"), _LESS),
+            *(
+                Claim(
+                    _arm(f"{placement}-prores", "0"),
+                    _arm(placement, "0"),
+                    _CHEAPER,
+                    bases=(_arm(f"{placement}-prores", longer), _arm(placement, longer)),
+                )
+                for longer in ("0.05", "0.2")
+            ),
             Claim(_arm(placement, "0.05"), _arm(placement, "0"), _STILL),
             Claim(
                 _arm(f"{placement}-prores", _USUAL[placement]),

@@ -43,14 +43,32 @@ class Setting:
 class Claim:
     """An ordering that was published, or is expected: the loss of `better` is below `worse`'s.
 
+    With `bases` it is one of differences: what `better` has more than the first base is below what
+    `worse` has more than the second one. (Below 0, a lead: the larger lead is the lower.)
+
     Attributes:
         better, worse: arms.
         source: where it stands, with its numbers.
+        bases: an arm that `better` is compared with, and one for `worse`.
     """
 
     better: str
     worse: str
     source: str
+    bases: tuple[str, str] | None = None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.better, self.worse, *(self.bases or ()))
+
+    @property
+    def said(self) -> str:
+        """In Markdown, as an inequality."""
+        if self.bases is None:
+            return f"`{self.better}` < `{self.worse}`"
+        first, second = self.bases
+        return f"`{self.better}` − `{first}` < `{self.worse}` − `{second}`"
 
 
 @dataclass(frozen=True)

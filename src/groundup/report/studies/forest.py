@@ -28,12 +28,13 @@ class Difference:
 
 
 def rows(found: Findings) -> list[Difference]:
-    """Every arm against its baseline, in the table's order, then the other pairs of the claims."""
+    """Every arm against its baseline, in the table's order, then the other pairs of the claims
+    (those on differences are not of pairs)."""
     study = found.study
     own = [
         (arm.name, study.baselines[arm.name]) for arm in found.arms if arm.name in study.baselines
     ]
-    claimed = [(claim.better, claim.worse) for claim in study.claims]
+    claimed = [(claim.better, claim.worse) for claim in study.claims if not claim.bases]
     differences = []
     for first, second in dict.fromkeys([*own, *claimed]):
         one, other = found.arm(first), found.arm(second)

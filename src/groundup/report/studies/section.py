@@ -211,7 +211,7 @@ def _judged(judged: Sequence[Verdict], found: Findings) -> list[list[str]]:
         gap, told = verdict.gap, verdict.claim
         rows.append(
             [
-                f"`{told.better}` < `{told.worse}`",
+                told.said,
                 told.source,
                 f"**{verdict.kind}**" + (f": {verdict.why}" if verdict.why else ""),
                 difference(gap),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,7 +27,8 @@ class Verdict:
         kind: "agrees" if the interval of the paired difference lies wholly below 0, "disagrees" if
             wholly above, "undecided" if it contains 0 or there is none, "not run" while an arm has
             no run. An arm all of whose runs diverged is worse than any that came to an end.
-        gap: `better` less `worse`, paired by seed; None if no seed came to an end in both.
+        gap: `better` less `worse`, or one difference less the other, paired by seed; None if no
+            seed came to an end in all of them.
         why: what else there is to say, in words.
     """
 
@@ -65,44 +66,53 @@ def by_chance(judged: Sequence[Verdict]) -> str:
 
 
 def _verdict(claim: Claim, found: Findings) -> Verdict:
-    names = (claim.better, claim.worse)
-    arms = {name: found.arm(name) for name in names}
-    if missing := [f"`{name}`" for name in names if not _has(arms[name])]:
+    known = {name: found.arm(name) for name in claim.arms}
+    if missing := [f"`{name}`" for name, arm in known.items() if not _has(arm)]:
         return Verdict(claim, "not run", why=f"no reported run of {' or '.join(missing)} has ended")
-    better, worse = (arm for arm in arms.values() if arm is not None)
-    hopeless = [arm for arm in (better, worse) if arm.hopeless]
-    if hopeless:
-        diverged = listing([f"`{arm.name}`" for arm in hopeless])
-        why = f"every run of {diverged} diverged, which counts as worst"
-        kind: Kind = "disagrees" if better.hopeless else "agrees"
-        return Verdict(claim, "undecided" if len(hopeless) == 2 else kind, why=why)
-    gap = paired(better.values, worse.values)
+    arms = {name: arm for name, arm in known.items() if arm is not None}
+    if hopeless := [f"`{name}`" for name, arm in arms.items() if arm.hopeless]:
+        why = f"every run of {listing(hopeless)} diverged, which counts as worst"
+        kind: Kind = "disagrees" if arms[claim.better].hopeless else "agrees"
+        return Verdict(claim, "undecided" if claim.bases or len(hopeless) == 2 else kind, why=why)
+    gap = _gap(claim, arms)
     if gap is None:
-        return Verdict(claim, "undecided", why=_diverged(better, worse) or "no seed in common")
-    lost = (set(better.diverged), set(worse.diverged))
-    return Verdict(claim, _kind(gap, *lost), gap, _why(better, worse, gap))
+        return Verdict(claim, "undecided", why=_diverged(*arms.values()) or "no seed in common")
+    return Verdict(claim, _kind(gap, claim, arms), gap, _why(gap, *arms.values()))
+
+
+def _gap(claim: Claim, arms: Mapping[str, ArmFindings]) -> Paired | None:
+    sides = []
+    for name, base in zip((claim.better, claim.worse), claim.bases or (None, None), strict=True):
+        values: Mapping[int, float] = arms[name].values
+        if base is not None:
+            over = paired(values, arms[base].values)
+            values = over.values if over else {}
+        sides.append(values)
+    return paired(*sides)
 
 
 def _has(arm: ArmFindings | None) -> bool:
     return arm is not None and (arm.hopeless or bool(arm.values) or bool(arm.diverged))
 
 
-def _kind(gap: Paired, lost: set[int], lost_worse: set[int]) -> Kind:
+def _kind(gap: Paired, claim: Claim, arms: Mapping[str, ArmFindings]) -> Kind:
     """A seed at which one arm alone diverged speaks against that arm: an interval of the others
-    that says the opposite decides nothing."""
-    if gap.interval is None:
+    that says the opposite decides nothing. Of differences one cannot say what it speaks against."""
+    if gap.interval is None or gap.interval[0] <= 0 <= gap.interval[1]:
         return "undecided"
-    low, high = gap.interval
-    if high < 0:
-        return "undecided" if lost - lost_worse else "agrees"
-    if low > 0:
-        return "undecided" if lost_worse - lost else "disagrees"
-    return "undecided"
+    agrees = gap.mean < 0
+    lost, lost_worse = (set(arms[name].diverged) for name in (claim.better, claim.worse))
+    against = lost - lost_worse if agrees else lost_worse - lost
+    if claim.bases:
+        against = {seed for arm in arms.values() for seed in arm.diverged}
+    if against:
+        return "undecided"
+    return "agrees" if agrees else "disagrees"
 
 
-def _why(better: ArmFindings, worse: ArmFindings, gap: Paired) -> str:
+def _why(gap: Paired, *arms: ArmFindings) -> str:
     alone = "" if gap.n > 1 else "one seed has no interval"
-    return "; ".join(filter(None, [alone, _diverged(better, worse)]))
+    return "; ".join(filter(None, [alone, _diverged(*arms)]))
 
 
 def _diverged(*arms: ArmFindings) -> str:
