@@ -8,6 +8,8 @@ from groundup.experiment.studies.shown import Column, Course, Layers, Lines
 from groundup.report.studies import forest, over, rates
 from groundup.report.studies.figures import pictures
 from groundup.report.studies.findings import ArmFindings, Measured
+from groundup.report.studies.intervals import Paired
+from groundup.report.studies.reach import reach
 
 from .made import made_arm, made_findings, made_run
 
@@ -75,6 +77,40 @@ def test_rates_stand_beside_those_of_the_baseline() -> None:
     assert rates.panels(made_findings(new, old)) == [(old, new)]
     assert rates.panels(made_findings(new, old, baselines={})) == [(old,), (new,)]
     assert rates.panels(FOUND) == []
+
+
+@pytest.mark.parametrize(
+    ("distances", "far"),
+    [
+        ((), None),
+        ((0.0, 0.0), None),
+        ((1.0, 1.0, 8.0), None),
+        ((1.0, 1.0, 8.1), 4.0),
+        ((0.1, 0.3, 0.2, 2.1), 1.0),
+    ],
+)
+def test_an_axis_is_cut_where_one_would_hide_the_others(distances, far) -> None:
+    assert reach(distances) == (far if far is None else pytest.approx(far))
+
+
+def test_a_run_that_learned_nothing_does_not_hide_the_others() -> None:
+    pairs = ((4.0, 4.1), (4.0, 4.2), (4.0, 6.5))
+    rows = [
+        forest.Difference("new", f"old-{i}", Paired({1: a - b}, a - b, None, None))
+        for i, (a, b) in enumerate(pairs)
+    ]
+    axes = forest.draw(rows, FOUND).axes[0]
+    assert axes.get_xlim() == pytest.approx((-0.8, 0.8))
+    assert [line.get_marker() for line in axes.lines].count("<") == 1
+    assert forest.draw(rows[:2], FOUND).axes[0].get_xlim()[1] < 0.1
+
+    arms = [made_arm("old", (4.0,), {1e-3: 4.1, 2e-3: 4.0}), made_arm("new", (3.9,), {1e-3: 4.2})]
+    stuck = made_arm("new", (3.9,), {1e-3: 4.2, 2e-3: 4.1, 4e-3: 6.5})
+    axes = rates.draw([(arms[0], stuck)], FOUND).axes[0]
+    assert axes.get_ylim()[1] < 4.6
+    assert [line.get_marker() for line in axes.lines].count("^") == 1
+    axes = rates.draw([tuple(arms)], FOUND).axes[0]
+    assert "^" not in [line.get_marker() for line in axes.lines]
 
 
 def test_each_kind_is_drawn_and_small() -> None:

@@ -32,14 +32,16 @@ STUDY = Study(
     title="Warmup of the rate and residual warmup",
     question=(
         "Does one need less warmup of the rate with residual warmup? Every arm has its own best of "
-        "three peak rates. The question is of an interaction: is what the loss rises by without a "
-        "warmup of the rate smaller with ProRes than without (the claims on differences; in the "
-        "figure, a flatter line)? Judged, too: whether ProRes without any warmup of the rate is "
-        "below no warmup at all, whether it replaces one (below the longest without ProRes), and "
-        "whether a warmup of the rate is needed to begin with."
+        "the peak rates that were tried. The question is of an interaction: is what the loss rises "
+        "by without a warmup of the rate smaller with ProRes than without (the claims on "
+        "differences; in the figure, a flatter line)? Judged, too: whether ProRes without any "
+        "warmup of the rate is below no warmup at all, whether it replaces one (below the longest "
+        "without ProRes), and whether a warmup of the rate is needed to begin with."
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/rate-and-residual"), multiples=(0.5, 1.0, 2.0)),
+        "cpu": Setting(
+            of_recipe("studies/rate-and-residual"), multiples=(0.5, 1.0, 2.0, 4.0), seeds=5
+        ),
         "gpu": Setting(
             of_recipe(
                 "studies/rate-and-residual",
@@ -70,14 +72,18 @@ STUDY = Study(
         ),
     ),
     figures=(
-        Lines(
-            "warmup",
-            "Held-out loss by warmup of the rate",
-            "warmup of the rate, % of the run",
-            {
-                said: {_arm(method, w): 100 * float(w) for w in _WARMUPS.values()}
-                for said, method in _METHODS.items()
-            },
+        *(
+            Lines(
+                f"warmup-{placement}",
+                f"Held-out loss by warmup of the rate, {said}",
+                "warmup of the rate, % of the run",
+                {
+                    label: {_arm(method, w): 100 * float(w) for w in _WARMUPS.values()}
+                    for label, method in _METHODS.items()
+                    if label.startswith(said)
+                },
+            )
+            for placement, said in (("pre-ln", "Pre-LN"), ("post-ln", "Post-LN"))
         ),
         Course(
             "loss",

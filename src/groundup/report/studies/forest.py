@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from groundup.report import style
 from groundup.report.studies.findings import Findings
 from groundup.report.studies.intervals import LEVEL, Paired, paired
+from groundup.report.studies.reach import reach
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,12 @@ class Difference:
     first: str
     second: str
     gap: Paired
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of all that is drawn of it."""
+        drawn = (*self.gap.values.values(), *(self.gap.interval or ()))
+        return min(drawn), max(drawn)
 
 
 def rows(found: Findings) -> list[Difference]:
@@ -44,7 +51,9 @@ def rows(found: Findings) -> list[Difference]:
 
 
 def draw(differences: list[Difference], found: Findings) -> Figure:
-    """Those that are lower with their whole interval are blue, those that are higher orange."""
+    """Those that are lower with their whole interval are blue, those that are higher orange; an
+    arrow at the edge where one goes on beyond what is shown."""
+    cut = reach([max(map(abs, one.ends)) for one in differences])
     with style.styled():
         figure = style.new_figure(_REST + _ROW * len(differences))
         axes = figure.subplots()
@@ -58,14 +67,20 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
             if one.gap.interval is not None:
                 axes.hlines(i - 0.1, *one.gap.interval, color=colour, linewidth=2.2)
             axes.plot([one.gap.mean], [i - 0.1], "D", color=colour, markersize=5)
+            for edge, marker, end in zip((-1, 1), "<>", one.ends, strict=True):
+                if cut and edge * end > cut:
+                    axes.plot([edge * cut], [i - 0.1], marker, color=colour, clip_on=False)
         names = [f"{style.label(d.first, 30)} − {style.label(d.second, 30)}" for d in differences]
         axes.set_yticks(range(len(names)), names, color=style.INK, fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.06)
+        if cut:
+            axes.set_xlim(-cut, cut)
         axes.xaxis.set_major_formatter(lambda value, _: style.signed(value))
         what = f"difference in {value.name}{unit}; below 0: the first is lower"
-        style.remark(figure, f"{what}; bars: {LEVEL:.0%} intervals of the mean")
+        arrows = "; an arrow: it goes on beyond" if cut else ""
+        style.remark(figure, f"{what}; bars: {LEVEL:.0%} intervals of the mean{arrows}")
     return figure
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from groundup.report import style
 from groundup.report.studies.findings import ArmFindings, Findings
+from groundup.report.studies.reach import reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +32,13 @@ def panels(found: Findings) -> list[Panel]:
 
 
 def draw(shown: list[Panel], found: Findings) -> Figure:
-    """Loss against rate; a cross on top for a run that diverged, a ring around the rate chosen."""
+    """Loss against rate; a cross on top for a run that diverged, a triangle for one that ended far
+    above the others, a ring around the rate chosen."""
+    tried = [one.value for arms in shown for arm in arms for one in arm.tuned]
+    values = [value for value in tried if value is not None]
+    lowest = min(values, default=0.0)
+    cut = reach([value - lowest for value in values])
+    top = lowest + cut if cut else math.inf
     columns = 1 if len(shown) == 1 or max(map(len, shown)) > _SIDE_BY_SIDE else 2
     height = -(-len(shown) // columns)
     legend = -(-max(map(len, shown)) // (3 - columns))
@@ -40,14 +48,17 @@ def draw(shown: list[Panel], found: Findings) -> Figure:
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
         for axes, arms in zip(grid, shown, strict=False):
-            _panel(axes, arms, found, 3 - columns)
+            _panel(axes, arms, found, 3 - columns, top)
+        if cut:
+            grid[0].set_ylim(lowest - 0.1 * cut, top + 0.1 * cut)
         lost = any(_lost(arm) for arms in shown for arm in arms)
         crosses = "; a cross at the top: it diverged" if lost else ""
-        style.remark(figure, "peak rate; a ring: the one that was chosen" + crosses)
+        high = "; a triangle: it ended above what is shown" if cut else ""
+        style.remark(figure, "peak rate; a ring: the one that was chosen" + crosses + high)
     return figure
 
 
-def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int) -> None:
+def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int, top: float) -> None:
     for i, arm in enumerate(arms):
         is_baseline = arm.name not in found.study.baselines
         look = style.baseline_look() if is_baseline else style.look(i)
@@ -65,9 +76,10 @@ def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int) -> Non
         for peak, value in known:
             if peak == arm.peak:
                 axes.plot([peak], [value], color=look.colour, linestyle="none", **ring)
-        if lost:
-            across = axes.get_xaxis_transform()
-            axes.plot(lost, [0.95] * len(lost), "x", color=look.colour, transform=across)
+        across = axes.get_xaxis_transform()
+        for marker, peaks in (("x", lost), ("^", [peak for peak, value in known if value > top])):
+            if peaks:
+                axes.plot(peaks, [0.95] * len(peaks), marker, color=look.colour, transform=across)
     ticks = sorted({one.peak for arm in arms for one in arm.tuned})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [style.short(tick) for tick in ticks], fontsize=8)
