@@ -77,9 +77,11 @@ def _panel(axes: Axes, arms: Panel, found: Findings, legend_columns: int, top: f
             if peak == arm.peak:
                 axes.plot([peak], [value], color=look.colour, linestyle="none", **ring)
         across = axes.get_xaxis_transform()
+        height = 0.95 - 0.07 * i  # arms side by side hide nothing of each other
         for marker, peaks in (("x", lost), ("^", [peak for peak, value in known if value > top])):
             if peaks:
-                axes.plot(peaks, [0.95] * len(peaks), marker, color=look.colour, transform=across)
+                heights = [height] * len(peaks)
+                axes.plot(peaks, heights, marker, color=look.colour, transform=across)
     ticks = sorted({one.peak for arm in arms for one in arm.tuned})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [style.short(tick) for tick in ticks], fontsize=8)
