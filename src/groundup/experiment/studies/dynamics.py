@@ -23,7 +23,8 @@ STUDY = Study(
     ),
     settings={
         "cpu": Setting(of_recipe("studies/dynamics"), multiples=(0.5, 1.0, 2.0), seeds=5),
-        "gpu": Setting(of_recipe("studies/dynamics"), (0.5, 1.0), seeds=5, change=GPU),
+        # Up to the paper's rate at this width.
+        "gpu": Setting(of_recipe("studies/dynamics"), (0.125, 0.25), seeds=5, change=GPU),
         "paper": Setting(of_recipe("c4-1.3b", {name: name for name in _EVERY}), seeds=1),
     },
     baselines={"pre-ln-prores": "pre-ln", "post-ln-prores": "post-ln"},

@@ -58,7 +58,7 @@ STUDY = Study(
         "costs more at higher rates is to be read from the rates that were tried."
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/need-for-warmup"), multiples=(0.5, 1.0, 2.0), seeds=5),
+        "cpu": Setting(of_recipe("studies/need-for-warmup"), multiples=(1.0, 2.0, 4.0), seeds=5),
         "gpu": Setting(
             of_recipe(
                 "studies/need-for-warmup",
