@@ -202,12 +202,16 @@ def remark(figure: Figure, text: str) -> None:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=9.2, color=MUTED, wrap=True)
 
 
-def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers."""
+def log_axis(axes: Axes, decades: int | None = None) -> None:
+    """A logarithmic vertical axis with plain numbers, over so many decades at most; what is not
+    above 0 is left out."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    axes.set_yscale("log")
+    axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
+    if decades is not None:
+        low = max(low, high / 10**decades)
+        axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: short(value))

@@ -75,6 +75,7 @@ STUDY = Study(
             "What the loss rises by without a layer, nats, at the end",
             "skip_loss/layers",
             _EVERY,
+            log=True,
         ),
         Course(
             "updates",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "courses", "draw_courses", "draw_layers", "draw_points", "layers", "points"]
 
+_DECADES = 4  # of values by layer: some are next to nothing, and anything
 _FEW = 2  # points that make a line
 
 
@@ -129,7 +130,7 @@ def draw_layers(figure: Layers, lines: list[Line]) -> Figure:
     axes.set_xlabel("layer", loc="right", labelpad=1)
     axes.locator_params(axis="x", nbins=12, integer=True)
     if figure.log:
-        style.log_axis(axes)
+        style.log_axis(axes, _DECADES)
     return drawn
 
 
