@@ -69,6 +69,20 @@ def test_what_was_run() -> None:
     assert "Not complete" not in text
 
 
+def test_how_weights_begin() -> None:
+    plain = made_findings(NEW, OLD)
+
+    def of(**known: tuple[float, ...]) -> str:
+        settings = {**plain.about.settings, **{f"model.{k}_std": v for k, v in known.items()}}
+        return told(
+            made_findings(NEW, OLD, about=dataclasses.replace(plain.about, settings=settings))
+        )
+
+    assert "67,890 parameters; initial standard deviation 0.02. Training" in of(init=(0.02,))
+    both = of(init=(0.02, 0.07), embedding=(0.16,))
+    assert "initial standard deviation 0.02 and 0.07, of embeddings 0.16. Training" in both
+
+
 def test_own_text() -> None:
     about = About(
         text={"source": "english", "validation": "held-out.jsonl.gz", "data": "english-2048-ab"}

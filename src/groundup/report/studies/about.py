@@ -34,7 +34,15 @@ def _model(about: About) -> str:
     layers, width = (_values(settings[f"model.{name}"]) for name in ("layers", "width"))
     sizes = [count(size) for size in _ends(about.parameters)]
     parameters = f", {' to '.join(sizes)} parameters" if sizes else ""
-    return f"Model: {layers} layers × {width}{parameters}."
+    return f"Model: {layers} layers × {width}{parameters}{_initial(about)}."
+
+
+def _initial(about: About) -> str:
+    known = {k: about.settings.get(f"model.{k}_std") for k in ("init", "embedding")}
+    if known["init"] is None:
+        return ""
+    own = f", of embeddings {_values(e)}" if (e := known["embedding"]) else ""
+    return f"; initial standard deviation {_values(known['init'])}{own}"
 
 
 def _training(about: About) -> str:

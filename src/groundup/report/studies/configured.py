@@ -32,7 +32,7 @@ _ONLY_LOOKS = ("measure.", "log.", "evaluate.", "parallel.")
 
 # What a section says of the model and the training.
 _SHOWN = (
-    *(f"model.{name}" for name in ("layers", "width", "heads")),
+    *(f"model.{name}" for name in ("layers", "width", "heads", "init_std", "embedding_std")),
     *(f"data.{name}" for name in ("vocab_size", "length")),
     *(f"train.{name}" for name in ("steps", "batch", "precision", "compile", "eval_tokens")),
     "optimizer.name",
