@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "courses", "draw_courses", "draw_layers", "draw_points", "layers", "points"]
 
-_DECADES = 4  # of values by layer: some are next to nothing, and anything
+_DECADES = 4  # of values by layer: below that is noise
 _FEW = 2  # points that make a line
 
 
