@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from groundup.experiment.studies.arms import of_recipe
+from groundup.experiment.studies.rate_warmups import WARMUPS, arm, cells, lines
 from groundup.experiment.studies.scales import GPU
 from groundup.experiment.studies.shown import Course, Grid, Lines
 from groundup.experiment.studies.study import Claim, Setting, Study
@@ -24,7 +25,6 @@ _PUBLISHED = (
     *("lionar-nesterov-inverse", "liona-nesterov-inverse"),
 )
 _ON_GPU = ("adamw", "liona", "lionar", "lionar-nesterov-inverse", "liona-nesterov-inverse")
-_WARMUPS = {"none": "0", "5%": "0.05", "20%": "0.2"}
 _BEST = "lionar-nesterov-inverse"
 _PAPER = "arXiv:2410.23922, as its summaries tell it: "
 _ADAMW = _PAPER + "without warmup AdamW ends behind"
@@ -36,12 +36,8 @@ _NOT_LIONA = _PAPER + "and the same for LionA is not enough"
 _MOMENTUM = _PAPER + "removing momentum hurts"
 
 
-def _arm(optimizer: str, warmup: str) -> str:
-    return f"{optimizer}.warmup-{warmup}"
-
-
 _FIRST = tuple(
-    _arm(name, "0")
+    arm(name, "0")
     for name in ("adamw", "adamw-no-correction", "lion", "liona", "lionar", _BEST, "lionar-rrc")
 )
 _UNTIL = 100  # updates
@@ -62,7 +58,7 @@ STUDY = Study(
         "gpu": Setting(
             of_recipe(
                 "studies/need-for-warmup",
-                {_arm(name, w): _arm(name, w) for name in _ON_GPU for w in ("0", "0.2")},
+                {arm(name, w): arm(name, w) for name in _ON_GPU for w in ("0", "0.2")},
             ),
             multiples=(0.25, 0.5, 1.0),
             change=GPU | {"measure": {"every": 10}},
@@ -72,9 +68,9 @@ STUDY = Study(
             of_recipe(
                 "gpt2-need-for-warmup",
                 {
-                    _arm(name, w): f"{name}.peak-0.0012.warmup-{w}"
+                    arm(name, w): f"{name}.peak-0.0012.warmup-{w}"
                     for name in _PUBLISHED
-                    for w in _WARMUPS.values()
+                    for w in WARMUPS.values()
                 },
             ),
             multiples=(0.5, 1.0, 2.0),
@@ -82,16 +78,13 @@ STUDY = Study(
         ),
     },
     baselines={
-        _arm(name, w): _arm(name, "0") for name in _OPTIMIZERS.values() for w in ("0.05", "0.2")
+        arm(name, w): arm(name, "0") for name in _OPTIMIZERS.values() for w in ("0.05", "0.2")
     },
     grids=(
         Grid(
             "Held-out loss by warmup",
             "optimizer \\ warmup",
-            {
-                said: {share: _arm(name, w) for share, w in _WARMUPS.items()}
-                for said, name in _OPTIMIZERS.items()
-            },
+            cells(_OPTIMIZERS),
         ),
     ),
     figures=(
@@ -100,11 +93,13 @@ STUDY = Study(
                 f"warmup-{family}",
                 f"Held-out loss by warmup of the rate, {said}",
                 "warmup, % of the run",
-                {
-                    label: {_arm(name, w): 100 * float(w) for w in _WARMUPS.values()}
-                    for label, name in _OPTIMIZERS.items()
-                    if label.startswith("LionA") == (family == "bounded")
-                },
+                lines(
+                    {
+                        label: name
+                        for label, name in _OPTIMIZERS.items()
+                        if label.startswith("LionA") == (family == "bounded")
+                    }
+                ),
             )
             for family, said in (("usual", "AdamW and Lion"), ("bounded", "LionA and LionAR"))
         ),
@@ -115,28 +110,28 @@ STUDY = Study(
         Course("loss", "Training loss without warmup", "loss", _FIRST),
     ),
     claims=(
-        Claim(_arm("adamw", "0.05"), _arm("adamw", "0"), _ADAMW),
-        Claim(_arm("adamw", "0.2"), _arm("adamw", "0"), _ADAMW),
-        Claim(_arm("liona", "0.05"), _arm("liona", "0"), _LIONA),
-        Claim(_arm("lionar", "0"), _arm("liona", "0"), _LIONAR),
-        Claim(_arm("lionar", "0.05"), _arm("lionar", "0"), _LIONAR),
-        Claim(_arm("lionar-rrc", "0.05"), _arm("lionar-rrc", "0"), _RRC),
-        Claim(_arm(_BEST, "0"), _arm(_BEST, "0.05"), _NONE),
-        Claim(_arm(_BEST, "0"), _arm(_BEST, "0.2"), _NONE),
-        Claim(_arm(_BEST, "0"), _arm("lionar", "0"), _NONE),
+        Claim(arm("adamw", "0.05"), arm("adamw", "0"), _ADAMW),
+        Claim(arm("adamw", "0.2"), arm("adamw", "0"), _ADAMW),
+        Claim(arm("liona", "0.05"), arm("liona", "0"), _LIONA),
+        Claim(arm("lionar", "0"), arm("liona", "0"), _LIONAR),
+        Claim(arm("lionar", "0.05"), arm("lionar", "0"), _LIONAR),
+        Claim(arm("lionar-rrc", "0.05"), arm("lionar-rrc", "0"), _RRC),
+        Claim(arm(_BEST, "0"), arm(_BEST, "0.05"), _NONE),
+        Claim(arm(_BEST, "0"), arm(_BEST, "0.2"), _NONE),
+        Claim(arm(_BEST, "0"), arm("lionar", "0"), _NONE),
         # What no warmup costs, of one optimizer and of another.
         *(
             Claim(
-                _arm(one, "0"),
-                _arm(other, "0"),
+                arm(one, "0"),
+                arm(other, "0"),
                 source,
-                bases=(_arm(one, "0.05"), _arm(other, "0.05")),
+                bases=(arm(one, "0.05"), arm(other, "0.05")),
             )
             for one, other, source in (("lionar", "liona", _LIONAR), (_BEST, "adamw", _NONE))
         ),
         Claim(
-            _arm("liona-nesterov-inverse", "0.05"), _arm("liona-nesterov-inverse", "0"), _NOT_LIONA
+            arm("liona-nesterov-inverse", "0.05"), arm("liona-nesterov-inverse", "0"), _NOT_LIONA
         ),
-        Claim(_arm("lionar", "0"), _arm("lionar-no-momentum", "0"), _MOMENTUM),
+        Claim(arm("lionar", "0"), arm("lionar-no-momentum", "0"), _MOMENTUM),
     ),
 )

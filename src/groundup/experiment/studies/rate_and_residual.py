@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from groundup.experiment.studies.arms import of_recipe
+from groundup.experiment.studies.rate_warmups import WARMUPS, arm, cells, lines
 from groundup.experiment.studies.scales import GPU
 from groundup.experiment.studies.shown import Course, Grid, Lines
 from groundup.experiment.studies.study import Claim, Setting, Study
 
-_WARMUPS = {"none": "0", "5%": "0.05", "20%": "0.2"}
 _METHODS = {
     "Pre-LN": "pre-ln",
     "Pre-LN, ProRes": "pre-ln-prores",
@@ -21,10 +21,6 @@ _CHEAPER = "not published; expected if less warmup of the rate is needed with re
 _BOTH = "arXiv:2603.05369, Table 2, perplexity at 130M, the rate warmed up over {numbers}"
 _TABLE_2 = {"pre-ln": "2%: 14.30 < 14.67", "post-ln": "10%: 14.72 < 14.84"}
 _USUAL = {"pre-ln": "0.05", "post-ln": "0.2"}
-
-
-def _arm(method: str, warmup: str) -> str:
-    return f"{method}.warmup-{warmup}"
 
 
 STUDY = Study(
@@ -46,9 +42,9 @@ STUDY = Study(
             of_recipe(
                 "studies/rate-and-residual",
                 {
-                    _arm(method, w): _arm(method, w)
+                    arm(method, w): arm(method, w)
                     for method in ("pre-ln", "pre-ln-prores")
-                    for w in _WARMUPS.values()
+                    for w in WARMUPS.values()
                 },
             ),
             multiples=(0.5, 1.0),
@@ -57,18 +53,15 @@ STUDY = Study(
         ),
     },
     baselines={
-        _arm(f"{placement}-prores", w): _arm(placement, w)
+        arm(f"{placement}-prores", w): arm(placement, w)
         for placement in _PLACEMENTS
-        for w in _WARMUPS.values()
+        for w in WARMUPS.values()
     },
     grids=(
         Grid(
             "Held-out loss by warmup of the rate",
             "method \\ warmup of the rate",
-            {
-                said: {share: _arm(method, w) for share, w in _WARMUPS.items()}
-                for said, method in _METHODS.items()
-            },
+            cells(_METHODS),
         ),
     ),
     figures=(
@@ -77,11 +70,7 @@ STUDY = Study(
                 f"warmup-{placement}",
                 f"Held-out loss by warmup of the rate, {said}",
                 "warmup of the rate, % of the run",
-                {
-                    label: {_arm(method, w): 100 * float(w) for w in _WARMUPS.values()}
-                    for label, method in _METHODS.items()
-                    if label.startswith(said)
-                },
+                lines({label: m for label, m in _METHODS.items() if label.startswith(said)}),
             )
             for placement, said in (("pre-ln", "Pre-LN"), ("post-ln", "Post-LN"))
         ),
@@ -89,28 +78,28 @@ STUDY = Study(
             "loss",
             "Training loss without warmup of the rate",
             "loss",
-            tuple(_arm(method, "0") for method in _METHODS.values()),
+            tuple(arm(method, "0") for method in _METHODS.values()),
         ),
     ),
     claims=tuple(
         claim
         for placement in _PLACEMENTS
         for claim in (
-            Claim(_arm(f"{placement}-prores", "0"), _arm(placement, "0"), _LESS),
-            Claim(_arm(f"{placement}-prores", "0"), _arm(placement, "0.2"), _LESS),
+            Claim(arm(f"{placement}-prores", "0"), arm(placement, "0"), _LESS),
+            Claim(arm(f"{placement}-prores", "0"), arm(placement, "0.2"), _LESS),
             *(
                 Claim(
-                    _arm(f"{placement}-prores", "0"),
-                    _arm(placement, "0"),
+                    arm(f"{placement}-prores", "0"),
+                    arm(placement, "0"),
                     _CHEAPER,
-                    bases=(_arm(f"{placement}-prores", longer), _arm(placement, longer)),
+                    bases=(arm(f"{placement}-prores", longer), arm(placement, longer)),
                 )
                 for longer in ("0.05", "0.2")
             ),
-            Claim(_arm(placement, "0.05"), _arm(placement, "0"), _STILL),
+            Claim(arm(placement, "0.05"), arm(placement, "0"), _STILL),
             Claim(
-                _arm(f"{placement}-prores", _USUAL[placement]),
-                _arm(placement, _USUAL[placement]),
+                arm(f"{placement}-prores", _USUAL[placement]),
+                arm(placement, _USUAL[placement]),
                 _BOTH.format(numbers=_TABLE_2[placement]),
             ),
         )
