@@ -108,6 +108,8 @@ def test_a_held_out_text_given_replaces_the_recipes_share_of_the_source(capsys) 
     assert data == dataclasses.replace(
         named.recipe.data, validation="held-out.jsonl", validation_fraction=0.02
     )
+    none = parse(Train(named.recipe), "train", ["--data.validation", "None"]).recipe.data
+    assert none == named.recipe.data
     both = [*rest, "--data.validation-fraction", "0.1"]
     with pytest.raises(SystemExit):
         parse(Train(named.recipe), "train", both)

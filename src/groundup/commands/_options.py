@@ -162,7 +162,11 @@ def _one_held_out(options: object, arguments: list[str]) -> list[str]:
     if not any(isinstance(one, Recipe | DataConfig) for one in named):
         return arguments  # the command has a held-out text and no share
     flags = {argument.partition("=")[0] for argument in arguments}
-    unused = [share for text, share in _HELD_OUT.items() if text in flags and share not in flags]
+    unused = [
+        share
+        for text, share in _HELD_OUT.items()
+        if text in flags and share not in flags and not _is_given(arguments, text, ["None"])
+    ]
     default = str(DataConfig.validation_fraction)
     return arguments + [word for share in unused for word in (share, default)]
 
