@@ -32,7 +32,7 @@ STUDY = Study(
         "know of no published ordering for language models."
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/relatives"), multiples=(1.0, 2.0)),
+        "cpu": Setting(of_recipe("studies/relatives"), multiples=(1.0, 2.0, 4.0)),
         "gpu": Setting(
             of_recipe("studies/relatives"),
             multiples=(0.5, 1.0),
