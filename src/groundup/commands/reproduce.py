@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     check(page, gather(study, options.scale, out))
     failed: list[Trial] = []
     if not options.read:
-        refuse_another_text(runs())
+        refuse_another_text(wanted(study.arms(options.scale), setting, out))  # --arms or not
         jobs = options.jobs or _jobs(options.scale)
         with locked(out):
             ended = sum(trial.outcome() is not None for trial in runs())

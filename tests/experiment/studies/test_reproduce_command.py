@@ -217,7 +217,11 @@ def test_only_some_arms_now_and_the_rest_later(
     about = findings(tmp_path)["about"]
     assert (about["ended"], about["planned"]) == (1, 2)
     assert run(*told, "--arms", "old")[0] == 0
-    # What was trained before is told with it.
+    # What was trained before is told with it, and decides on the text.
+    (tmp_path / "old.peak-0.003" / "seed-1").rename(tmp_path / "away")
+    code, _, err = run(*told, "--arms", "old", "--data.source", "mine.jsonl")
+    assert (code, "new.peak-0.003/seed-1 was told to train on another text" in err) == (2, True)
+    (tmp_path / "away").rename(tmp_path / "old.peak-0.003" / "seed-1")
     assert findings(tmp_path)["about"]["ended"] == 2
     assert set(started(tmp_path).values()) == {1}
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.experiment.studies.trials import Trial, planned, reported, tuning, wanted
+from groundup.experiment.studies.trials import Outcome, Trial, planned, reported, tuning, wanted
 
 from .made import Made, setting
 
@@ -69,6 +69,14 @@ def test_an_arm_that_always_diverged_is_not_reported(tmp_path: Path) -> None:
         end(trial, value)
     assert len(wanted(ARMS, TUNED, tmp_path)) == 6
     assert planned(ARMS, TUNED, tmp_path) == 6 + 2
+
+
+def test_a_summary_of_what_diverged_gives_no_value(tmp_path: Path) -> None:
+    """A program may write one, with how it was when it was still sound."""
+    (trial,) = reported("a", Made(), 1.0, setting(), tmp_path)
+    trial.folder.mkdir(parents=True)
+    (trial.folder / "summary.json").write_text('{"loss": 0.02, "status": "diverged"}')
+    assert trial.outcome() == Outcome(None, "diverged")
 
 
 @pytest.mark.parametrize("content", ["", '{"loss": 1', "[1]", '{"loss": "low"}', "\x00"])

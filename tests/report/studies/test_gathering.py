@@ -13,7 +13,7 @@ import pytest
 
 from groundup.experiment.studies import Setting, Study
 from groundup.experiment.studies.arms import of_recipe
-from groundup.experiment.studies.shown import Column, Course, Value
+from groundup.experiment.studies.shown import Column, Course, Layers, Value
 from groundup.experiment.studies.trials import Trial, reported, tuning
 from groundup.report.studies import gather, pictures, section
 from groundup.report.studies.findings import Findings
@@ -148,6 +148,22 @@ def test_what_a_run_tells(tmp_path: Path, write_run, rows) -> None:
     assert (lost.value, lost.status) == (None, "diverged")
 
 
+def test_the_row_at_half_of_a_run_is_kept(tmp_path: Path, write_run) -> None:
+    """Few rows by layer are: 12, most of them early."""
+    measured = [{"step": s, "norm/layers": [1.0, 2.0]} for s in range(41)]
+    tune(write_run, tmp_path, "old")
+    report(write_run, tmp_path, "old", 4e-3, [4.0], measurements=measured)
+    kept = []
+    for at in (0.5, 0.7):
+        figures = (Layers("n", "t", "norm/layers", ("old",), at),)
+        run = gather(made(figures=figures), "cpu", tmp_path).arms[0].runs[0]
+        kept.append(run.measured["norm/layers"].steps)
+    assert [[step in steps for step in (20, 28)] for steps in kept] == [
+        [True, False],
+        [False, True],
+    ]
+
+
 def test_training_loss_is_averaged_over_equal_parts(tmp_path: Path, write_run) -> None:
     metrics = [{"step": s, "loss": None if s < 4 else float(s), "tokens": s} for s in range(400)]
     tune(write_run, tmp_path, "old")
@@ -227,6 +243,16 @@ def test_names_and_sizes_of_the_text_and_nothing_of_the_machine(tmp_path: Path, 
         "documents": {"train": 9, "validation": 2},
     }
     (prepared / "prepared.json").write_text(json.dumps(sizes | {"tokenizer": whole}))
+    found = gather(STUDY, "cpu", out, tmp_path / "data")
+    assert found.about.text["tokens"] == {"train": 1000, "validation": 50}
+    # Another text may have the same tokenizer: then the folder's name decides, if it is known.
+    other = tmp_path / "data" / "a-2048"
+    other.mkdir()
+    (other / "prepared.json").write_text(json.dumps({"tokens": {}, "tokenizer": whole}))
+    assert "tokens" not in gather(STUDY, "cpu", out, tmp_path / "data").about.text
+    state = out / "old.peak-0.004" / "seed-2" / "checkpoints" / "step-40" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"data": "english-2048"}))
     found = gather(STUDY, "cpu", out, tmp_path / "data")
     assert found.about.text["tokens"] == {"train": 1000, "validation": 50}
     text = found.to_json()

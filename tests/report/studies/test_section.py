@@ -7,12 +7,13 @@ import math
 
 import pytest
 
+from groundup.experiment.studies import Claim
 from groundup.experiment.studies.shown import Column, Grid, Value
 from groundup.report.studies.figures import pictures
 from groundup.report.studies.findings import About, ArmFindings, Findings, Tried
 from groundup.report.studies.section import section
 
-from .made import made_arm, made_findings, made_run
+from .made import made_arm, made_findings, made_run, with_arms
 
 OLD, NEW = (4.0, 4.1, 3.9), (3.9, 4.01, 3.79)
 
@@ -117,6 +118,26 @@ def test_nothing_yet() -> None:
     text = told(found)
     assert "**Not complete**: 0 of 12 runs have ended" in text
     assert "No run has ended yet." in text
+
+
+def test_every_interval_counts_once_whether_claimed_or_not() -> None:
+    more = made_arm("newer", [4.1, 4.2, 4.0])
+    baselines = {"new": "old", "newer": "old"}
+    claims = [Claim("new", "old", "a"), Claim("new", "newer", "b")]
+    found = with_arms(made_findings(NEW, OLD, baselines=baselines, claims=tuple(claims)), more)
+    assert "\n\nOf 3 intervals at 95%, 0.15 are expected" in told(found)
+    found = with_arms(made_findings(NEW, OLD, baselines=baselines, claims=()), more)
+    assert "\n\nOf 2 intervals at 95%, 0.10 are expected" in told(found)
+
+
+def test_what_stopped_early_has_no_share_in_spikes_and_speed() -> None:
+    stub = {"spikes": {"grad_norm": (50.0, 3, 7)}, "tokens_per_second": 9.0}
+    runs = (*made_arm("new", NEW).runs, made_run(4, None, **stub))
+    new = dataclasses.replace(made_arm("new", NEW), runs=runs)
+    text = told(made_findings(new, [*OLD, 4.0], speed=True))
+    assert row(text, "new")["gradient spikes"] == "1.25%"
+    assert row(text, "new")["speed"] == "100%"
+    assert "from the mean of the 10 before" in text
 
 
 def test_edges_and_what_diverged() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from groundup.experiment.studies.shown import Column, Course, Layers, Lines
+from groundup.report import style
 from groundup.report.studies import forest, over, rates
 from groundup.report.studies.figures import pictures
 from groundup.report.studies.findings import ArmFindings, Measured
 from groundup.report.studies.intervals import Paired
 from groundup.report.studies.reach import reach
 
-from .made import made_arm, made_findings, made_run
+from .made import made_arm, made_findings, made_run, with_arms
 
 NORMS = Measured((0, 50, 100), ((1.0, 2.0), (2.0, None), (3.0, 4.0)))
 NOISE = Measured((0, 50, 100), (0.5, None, 0.25))
@@ -25,6 +28,7 @@ def measured(name: str, values) -> ArmFindings:
 
 
 FOUND = made_findings(measured("new", (3.9, 4.0)), measured("old", (4.0, None)))
+CHAIN = {"new": "old", "newer": "new"}
 BOTH = {"new": 1.0, "old": 2.0, "neither": 3.0}
 
 
@@ -38,6 +42,21 @@ def test_lines_over_arms() -> None:
     assert spikes.mean == [(1.0, 1.25), (2.0, 1.25)]
 
 
+def test_a_line_of_which_little_came_to_its_end_keeps_its_crosses() -> None:
+    arms = made_arm("new", (3.9,)), made_arm("old", (None, None))
+    figure = Lines("n", "t", "x", {"L": BOTH, "M": {"old": 2.0}}, log=True)
+    shown = over.points(figure, made_findings(*arms))
+    assert [(line.label, line.mean, line.lost) for line in shown] == [
+        ("L", [(1.0, 3.9)], (2.0,)),
+        ("M", [], (2.0,)),
+    ]
+    drawn = over.draw_points(figure, shown)
+    crosses = [line for line in drawn.axes[0].lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[2.0], [2.0]]
+    assert crosses[0].get_ydata() != crosses[1].get_ydata()
+    assert drawn.get_supxlabel() == "a cross: a run of it diverged"
+
+
 def test_lines_of_a_column() -> None:
     figure = Lines("n", "t", "x", {"L": BOTH}, "right")
     with pytest.raises(ValueError, match="value='right' of the figure 'n'"):
@@ -45,6 +64,23 @@ def test_lines_of_a_column() -> None:
     arms = (measured(name, (3.9, 4.0)) for name in ("new", "old"))
     found = made_findings(*arms, columns=(Column("right, %", "right", factor=100),))
     assert over.points(figure, found)[0].mean == [(1.0, 50.0), (2.0, 50.0)]
+
+
+def test_a_run_that_has_not_ended_is_not_at_its_end() -> None:
+    half = dataclasses.replace(
+        made_run(3, 9.9, measured={"norm/layers": Measured((0,), ((9.0, 9.0),))}),
+        value=None,
+        status="not ended",
+        updates=20,
+        losses=(9.0,),
+    )
+    whole = measured("new", (3.9, 4.0))
+    found = made_findings(dataclasses.replace(whole, runs=(*whole.runs, half)), (4.0, 4.1))
+    for show, figure in (
+        (over.layers, Layers("n", "t", "norm/layers", ("new",))),
+        (over.courses, Course("n", "t", "loss", ("new",))),
+    ):
+        assert show(figure, found) == show(figure, FOUND)
 
 
 @pytest.mark.parametrize(("at", "row"), [(1.0, (3.0, 4.0)), (0.49, (1.0, 2.0))])
@@ -72,11 +108,38 @@ def test_differences_are_those_of_the_table_then_of_the_claims() -> None:
     assert forest.rows(made_findings((3.9, 4.0), None)) == []
 
 
+def test_a_difference_of_those_that_were_left_is_not_drawn_as_certain() -> None:
+    certain, left = (
+        made_findings((3.9, 3.8, 3.9, *lost), (4.0, 3.91, 4.01, 4.0)) for lost in ((3.9,), (None,))
+    )
+    colours = []
+    for found in (certain, left):
+        (row,) = forest.rows(found)
+        axes = forest.draw([row], found).axes[0]
+        colours.append({line.get_color() for line in axes.lines if line.get_marker() == "D"})
+        (name,) = axes.get_yticklabels()
+        assert name.get_text() == "new − old" + (" (1 diverged)" if row.diverged else "")
+    assert colours == [{style.COLOURS[0]}, {style.MUTED}]
+    both = made_findings((3.9, None, 3.8), (4.0, None, 3.9))
+    assert forest.rows(both)[0].diverged == 0
+
+
 def test_rates_stand_beside_those_of_the_baseline() -> None:
     new, old = made_arm("new", (3.9,)), made_arm("old", (4.0,))
     assert rates.panels(made_findings(new, old)) == [(old, new)]
     assert rates.panels(made_findings(new, old, baselines={})) == [(old,), (new,)]
+    newer, found = made_arm("newer", (3.8,)), made_findings(new, old, baselines=CHAIN)
+    assert rates.panels(with_arms(found, newer)) == [(old, new, newer)]
     assert rates.panels(FOUND) == []
+
+
+def test_marks_at_the_top_stay_there_however_many_arms() -> None:
+    lost = {1e-3: 4.2, 2e-3: 4.1, 4e-3: None}
+    arms = tuple(made_arm(f"new-{i}", (3.9,), lost) for i in range(17))
+    axes = rates.draw([arms], FOUND).axes[0]
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "x"]
+    assert len(set(heights)) == 17
+    assert 0.7 < min(heights) < max(heights) < 1
 
 
 @pytest.mark.parametrize(
@@ -108,9 +171,17 @@ def test_a_run_that_learned_nothing_does_not_hide_the_others() -> None:
     stuck = made_arm("new", (3.9,), {1e-3: 4.2, 2e-3: 4.1, 4e-3: 6.5})
     axes = rates.draw([(arms[0], stuck)], FOUND).axes[0]
     assert axes.get_ylim()[1] < 4.6
-    assert [line.get_marker() for line in axes.lines].count("^") == 1
-    axes = rates.draw([tuple(arms)], FOUND).axes[0]
-    assert "^" not in [line.get_marker() for line in axes.lines]
+    assert [(text.get_text(), text.get_position()[0]) for text in axes.texts] == [("↑", 4e-3)]
+    assert not rates.draw([tuple(arms)], FOUND).axes[0].texts
+
+
+def test_what_a_logarithm_leaves_out_is_said() -> None:
+    figure = Course("n", "t", "loss", ("new",), log=True)
+    for last, said in ((4.0, ""), (-4.0, "what is not above 0 is left out")):
+        run = made_run(1, 3.9, losses=(5.0, last))
+        found = made_findings(ArmFindings("new", (), 1e-3, (run,)), (4.0,))
+        drawn = over.draw_courses(figure, over.courses(figure, found))
+        assert drawn.get_supxlabel() == said
 
 
 def test_each_kind_is_drawn_and_small() -> None:

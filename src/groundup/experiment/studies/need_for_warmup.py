@@ -46,12 +46,11 @@ STUDY = Study(
     name="need-for-warmup",
     title="The need for warmup of the rate, by optimizer",
     question=(
-        "Which bound on the first updates makes warmup of the rate unnecessary? Every optimizer "
-        "with every warmup was trained at three peak rates, one seed each, on the trapezoid with a "
-        "cooldown over half of the run, without residual warmup; what is reported are the seeds at "
-        "each one's best rate. LionA, LionAR and the RRC correction are derived from the paper's "
-        "description (derivations.md), so it is no exact reproduction. That too little warmup "
-        "costs more at higher rates is to be read from the rates that were tried."
+        "Which bound on the first updates makes warmup of the rate unnecessary? On the trapezoid "
+        "with a cooldown over half of the run, without residual warmup; every optimizer with every "
+        "warmup has its own best rate. LionA, LionAR and the RRC correction are derived from the "
+        "paper's description (derivations.md), so it is no exact reproduction. That too little "
+        "warmup costs more at higher rates is to be read from the rates that were tried."
     ),
     settings={
         "cpu": Setting(of_recipe("studies/need-for-warmup"), multiples=(1.0, 2.0, 4.0), seeds=5),

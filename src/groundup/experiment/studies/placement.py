@@ -13,8 +13,7 @@ STUDY = Study(
     name="placement",
     title="Placement of the norms, without and with residual warmup",
     question=(
-        "Does residual warmup lower the loss wherever the norms stand, and most for Post-LN? Every "
-        "arm has the best of three peak rates, found with a seed that is not reported."
+        "Does residual warmup lower the loss wherever the norms stand, and most for Post-LN?"
     ),
     settings={
         "cpu": Setting(of_recipe("studies/placement"), multiples=(0.5, 1.0, 2.0), seeds=5),

@@ -13,6 +13,8 @@ from groundup._json import parse
 from groundup.experiment.studies.arms import Arm
 from groundup.experiment.studies.study import TUNING_SEED, Setting
 
+_DIVERGED = "diverged"  # in the summary of a program that writes one also then
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -88,6 +90,8 @@ class Trial:
             return None
         try:
             found = dict(parse(summary.read_bytes()))
+            if found.get("status") == _DIVERGED:  # its value is that of when it was still sound
+                return Outcome(None, _DIVERGED)
             value = found.get(self.arm.value)
             return Outcome(None if value is None else float(value), str(found.get("status", "")))
         except (ValueError, TypeError) as error:

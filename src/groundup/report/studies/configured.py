@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -199,18 +200,23 @@ def _public(source: str) -> str:
 
 def _counted(text: Flat, folder: Path) -> Flat:
     """The documents and tokens of the prepared text, where it still lies there."""
-    for report in _reports(folder):
-        if report.get("tokenizer") == text.get("tokenizer") is not None:
-            return {name: report[name] for name in ("documents", "tokens") if name in report}
-    return {}
+    reports = _reports(folder)
+    if text.get("data") in reports:
+        found = [reports[text["data"]]]
+    else:  # of several with this tokenizer one could not say which
+        own = text.get("tokenizer")
+        found = [one for one in reports.values() if own and one.get("tokenizer") == own]
+    report = found[0] if len(found) == 1 else {}
+    return {name: report[name] for name in ("documents", "tokens") if name in report}
 
 
-def _reports(folder: Path) -> Iterator[dict[str, Any]]:
+def _reports(folder: Path) -> dict[str, Flat]:
+    """What is told of each prepared text, by the name of its folder."""
+    reports = {}
     for path in sorted(folder.glob("*/prepared.json")):
-        try:
-            yield parse(path.read_bytes())
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            reports[path.parent.name] = parse(path.read_bytes())
+    return reports
 
 
 def _place(folder: Path) -> str:

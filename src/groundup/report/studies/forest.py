@@ -21,11 +21,13 @@ _LOWER, _HIGHER = style.COLOURS[0], style.COLOURS[1]
 
 @dataclass(frozen=True)
 class Difference:
-    """One line of the figure: `first` less `second`."""
+    """One line of the figure: `first` less `second`, and with how many seeds one of them alone came
+    to nothing: these are not in the interval."""
 
     first: str
     second: str
     gap: Paired
+    diverged: int = 0
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -46,13 +48,14 @@ def rows(found: Findings) -> list[Difference]:
     for first, second in dict.fromkeys([*own, *claimed]):
         one, other = found.arm(first), found.arm(second)
         if one and other and (gap := paired(one.values, other.values)):
-            differences.append(Difference(first, second, gap))
+            alone = len({*one.diverged} ^ {*other.diverged})
+            differences.append(Difference(first, second, gap, alone))
     return differences
 
 
 def draw(differences: list[Difference], found: Findings) -> Figure:
-    """Those that are lower with their whole interval are blue, those that are higher orange; an
-    arrow at the edge where one goes on beyond what is shown."""
+    """Those that are lower with their whole interval are blue, those that are higher orange, where
+    no seed was lost; an arrow at the edge where one goes on beyond what is shown."""
     cut = reach([max(map(abs, one.ends)) for one in differences])
     with style.styled():
         figure = style.new_figure(_REST + _ROW * len(differences))
@@ -61,7 +64,7 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
         unit = f", {value.unit}" if value.unit else ""
         axes.axvline(0, color=style.MUTED, linewidth=1.0, zorder=1.5)
         for i, one in enumerate(differences):
-            colour = _colour(one.gap)
+            colour = style.MUTED if one.diverged else _colour(one.gap)
             seeds = list(one.gap.values.values())
             axes.plot(seeds, [i + 0.2] * len(seeds), "o", color=colour, markersize=3, alpha=0.6)
             if one.gap.interval is not None:
@@ -70,7 +73,7 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
             for edge, marker, end in zip((-1, 1), "<>", one.ends, strict=True):
                 if cut and edge * end > cut:
                     axes.plot([edge * cut], [i - 0.1], marker, color=colour, clip_on=False)
-        names = [f"{style.label(d.first, 30)} − {style.label(d.second, 30)}" for d in differences]
+        names = [_name(one) for one in differences]
         axes.set_yticks(range(len(names)), names, color=style.INK, fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
@@ -82,6 +85,11 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
         arrows = "; an arrow: it goes on beyond" if cut else ""
         style.remark(figure, f"{what}; bars: {LEVEL:.0%} intervals of the mean{arrows}")
     return figure
+
+
+def _name(one: Difference) -> str:
+    lost = f" ({one.diverged} diverged)" if one.diverged else ""
+    return f"{style.label(one.first, 30)} − {style.label(one.second, 30)}{lost}"
 
 
 def _colour(gap: Paired) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.experiment.studies import Study
-from groundup.experiment.studies.shown import Lines
+from groundup.experiment.studies.shown import Layers, Lines
 from groundup.experiment.studies.trials import Outcome, Trial, planned, rate, reported, tuning
 from groundup.report import lines
 from groundup.report import measured as recorded
@@ -136,6 +136,8 @@ def _measured(study: Study, arm: str, run: Run) -> Iterable[tuple[str, Measured]
         if found is None:
             continue
         at = _spaced(len(found.steps), _POINTS if found.values.ndim == 1 else _ROWS)
+        shares = [f.at for f in figures if isinstance(f, Layers) and f.measured == name]
+        at = sorted({*at, *(_until(found.steps, share * run.updates) for share in shares)})
         yield name, Measured(tuple(found.steps[at].tolist()), tuple(found.values[at].tolist()))
 
 
@@ -151,6 +153,11 @@ _SOURCES: dict[str, Callable[[Run, str], recorded.Measured | None]] = {
     "metrics": _of_metrics,
 }
 """By the first part of a name: what is not in measurements.jsonl."""
+
+
+def _until(steps: NDArray[np.int64], last: float) -> int:
+    """Where the last step is that is no later than this; the first if none is."""
+    return max(0, int(np.searchsorted(steps, last, side="right")) - 1)
 
 
 def _spaced(count: int, points: int) -> list[int]:

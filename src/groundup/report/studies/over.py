@@ -51,7 +51,7 @@ class Line:
 
 
 def points(figure: Lines, found: Findings) -> list[Line]:
-    """A line for each label that has two arms with a result."""
+    """A line for each label that has two arms with a result, or one that diverged."""
     read = _VALUES.get(figure.value) or _number(figure, found)
     lines = []
     for label, places in figure.lines.items():
@@ -63,7 +63,7 @@ def points(figure: Lines, found: Findings) -> list[Line]:
                     at.setdefault(run.seed, []).append((places[name], y))
         lost = tuple(places[name] for name, arm in arms.items() if arm.diverged or arm.hopeless)
         line = Line(label, tuple(map(tuple, at.values())), lost, _are_baselines(arms, found))
-        if len(line.mean) >= _FEW:
+        if len(line.mean) >= _FEW or line.lost:
             lines.append(line)
     return lines
 
@@ -101,6 +101,7 @@ def courses(figure: Course, found: Findings) -> list[Line]:
 
 def draw_points(figure: Lines, lines: list[Line]) -> Figure:
     """Bars reach from the lowest to the highest seed, crosses stand for what diverged."""
+    heights = {line.label: 0.96 - 0.05 * i for i, line in enumerate(lines)}
 
     def draw(axes: Axes, line: Line, look: style.Look) -> Any:
         ranges: dict[float, list[float]] = {}
@@ -111,16 +112,18 @@ def draw_points(figure: Lines, lines: list[Line]) -> Figure:
         low, high = ([end(ranges[x]) for x in xs] for end in (min, max))
         axes.vlines(xs, low, high, color=look.colour, linewidth=1.0, alpha=0.7)
         across = axes.get_xaxis_transform()
-        axes.plot(line.lost, [0.96] * len(line.lost), "x", color=look.colour, transform=across)
-        return axes.plot(*zip(*line.mean, strict=True), marker=look.marker, **_stroke(look))[0]
+        crosses = [heights[line.label]] * len(line.lost)
+        axes.plot(line.lost, crosses, "x", color=look.colour, transform=across)
+        return axes.plot(*_columns(line.mean), marker=look.marker, **_stroke(look))[0]
 
     drawn, axes = _figure(figure.title, lines, draw)
     axes.set_xlabel(figure.axis, loc="right", labelpad=1)
-    ticks = sorted({x for line in lines for x, _ in line.mean})
+    ticks = sorted({x for line in lines for x in (*line.lost, *(x for x, _ in line.mean))})
     if figure.log:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [style.short(tick) for tick in ticks])
         axes.minorticks_off()
+    style.remark(drawn, "a cross: a run of it diverged" if any(l.lost for l in lines) else "")
     return drawn
 
 
@@ -131,6 +134,7 @@ def draw_layers(figure: Layers, lines: list[Line]) -> Figure:
     axes.locator_params(axis="x", nbins=12, integer=True)
     if figure.log:
         style.log_axis(axes, _DECADES)
+        _remark_on_the_rest(drawn, lines)
     return drawn
 
 
@@ -139,8 +143,18 @@ def draw_courses(figure: Course, lines: list[Line]) -> Figure:
     drawn, axes = _figure(figure.title, lines, _seeds_and_mean)
     if figure.log:
         style.log_axis(axes)
+        _remark_on_the_rest(drawn, lines)
     style.updates_axis(axes, max(x for line in lines for x, _ in line.mean))
     return drawn
+
+
+def _remark_on_the_rest(drawn: Figure, lines: list[Line]) -> None:
+    ys = [y for line in lines for points in (line.mean, *line.seeds) for _, y in points]
+    style.remark(drawn, "" if min(ys) > 0 else "what is not above 0 is left out")
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _figure(
@@ -181,7 +195,9 @@ def _of_arms(
     for name in names:
         if (arm := found.arm(name)) is None:
             continue
-        known = [tuple((x, y) for x, y in read(run) if y is not None) for run in arm.runs]
+        # One that has not come to its end has no "at the end", and its parts are others.
+        ended = [run for run in arm.runs if run.value is not None]
+        known = [tuple((x, y) for x, y in read(run) if y is not None) for run in ended]
         line = Line(name, tuple(filter(None, known)), (), _are_baselines({name: arm}, found))
         if len(line.mean) >= _FEW:
             lines.append(line)

@@ -37,7 +37,7 @@ def put(page: Path, *found: Findings) -> None:
         ValueError: if the page has no markers or damaged ones, or a section whose findings are not
             there. Nothing is written then.
     """
-    new = check(page, *found)
+    check(page, *found)
     folder = page.parent / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
@@ -48,7 +48,8 @@ def put(page: Path, *found: Findings) -> None:
             if path.name not in shown:  # of findings before these
                 path.unlink(missing_ok=True)
         atomic_write(folder / f"{one.name}.json", one.to_json().encode())
-    atomic_write(page, new.encode())
+    # Only now: another study may have written its own meanwhile.
+    atomic_write(page, check(page).encode())
 
 
 def check(page: Path, *found: Findings) -> str:

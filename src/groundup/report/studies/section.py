@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from groundup.experiment.studies.shown import Grid
-from groundup.report.studies import about
+from groundup.report.studies import about, forest
 from groundup.report.studies.figures import Picture
-from groundup.report.studies.findings import ArmFindings, Findings
+from groundup.report.studies.findings import ArmFindings, Findings, RunFindings
 from groundup.report.studies.intervals import Paired, paired
 from groundup.report.studies.verdicts import Verdict, by_chance, tally, verdicts
 from groundup.report.table import Spread, perplexity, spread
@@ -35,7 +35,7 @@ def section(found: Findings, pictures: Sequence[Picture]) -> str:
         *_notes(found),
         *(f"{grid.title}.\n\n{_table(_grid(grid, found))}" for grid in _grids(found)),
         *([_table(_judged(judged, found))] if judged else []),
-        *filter(None, [by_chance(judged)]),
+        *filter(None, [by_chance(_gaps(judged, found))]),
         *(f"![{picture.title}](results/{picture.file})" for picture in pictures),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,6 +67,12 @@ def _any(found: Findings) -> bool:
     return found.about.ended > 0
 
 
+def _gaps(judged: Sequence[Verdict], found: Findings) -> list[Paired | None]:
+    """Of all that is compared, in the table or by a claim, each once."""
+    on_differences = [verdict.gap for verdict in judged if verdict.claim.bases]
+    return [*(one.gap for one in forest.rows(found)), *on_differences]
+
+
 def _rows(found: Findings) -> list[list[str]]:
     """The table, of the arms of which anything is known."""
     study, arms = found.study, [arm for arm in found.arms if _begun(arm)]
@@ -85,7 +91,7 @@ def _rows(found: Findings) -> list[list[str]]:
             for arm, gap in zip(arms, gaps, strict=True)
         ]
         columns["seeds that agree"] = [f"{g.agreeing} of {g.n}" if g else "" for g in gaps]
-    if any(run.spikes for arm in arms for run in arm.runs):
+    if any(run.spikes for arm in arms for run in _finished(arm)):
         columns["gradient spikes"] = [_spikes(arm) for arm in arms]
     for column in study.columns:
         over = [_numbers(arm, column.key, column.factor) for arm in arms]
@@ -149,21 +155,26 @@ def _gap(arm: ArmFindings, found: Findings) -> Paired | None:
     return paired(arm.values, base.values) if base else None
 
 
+def _finished(arm: ArmFindings) -> list[RunFindings]:
+    """The runs that came to their end: of a part of one spikes, speed and numbers are others."""
+    return [run for run in arm.runs if run.value is not None]
+
+
 def _spikes(arm: ArmFindings) -> str:
-    ended = [run.spikes for run in arm.runs if run.ended]
-    over = spread(spikes["grad_norm"][0] for spikes in ended if "grad_norm" in spikes)
+    known = [run.spikes for run in _finished(arm)]
+    over = spread(spikes["grad_norm"][0] for spikes in known if "grad_norm" in spikes)
     return "–" if over is None else f"{number(over.mean, 2)}%"
 
 
 def _numbers(arm: ArmFindings, key: str, factor: float) -> Spread | None:
-    return spread(run.numbers[key] * factor for run in arm.runs if key in run.numbers)
+    return spread(run.numbers[key] * factor for run in _finished(arm) if key in run.numbers)
 
 
 def _speed(arm: ArmFindings, found: Findings) -> str:
     """Tokens per second, of the runs that ended, against the baseline's."""
     base = found.arm(found.study.baselines.get(arm.name, ""))
     ours, theirs = (
-        spread(run.tokens_per_second for run in one.runs if run.ended) if one else None
+        spread(run.tokens_per_second for run in _finished(one)) if one else None
         for one in (arm, base)
     )
     return f"{ours.mean / theirs.mean:.0%}" if ours and theirs else "–"
@@ -180,8 +191,9 @@ def _notes(found: Findings) -> list[str]:
             f"many){unit}. Differences are paired by seed, with the 95% interval of their mean; "
             "below 0 is better."
         )
-    if any(run.spikes for arm in found.arms for run in arm.runs):
-        scores = (score for arm in found.arms for run in arm.runs for score in run.spikes.values())
+    finished = [run for arm in found.arms for run in _finished(arm)]
+    if any(run.spikes for run in finished):
+        scores = (score for run in finished for score in run.spikes.values())
         windows = sorted({window for _, _, window in scores})
         said.append(
             "Spikes: points at least 7 standard deviations from the mean of the "

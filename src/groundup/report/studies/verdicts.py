@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -55,9 +55,9 @@ def tally(judged: Sequence[Verdict]) -> str:
     return ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS if counts[kind])
 
 
-def by_chance(judged: Sequence[Verdict]) -> str:
-    """What testing several claims means for their intervals; "" if none has one."""
-    tested = sum(verdict.gap is not None and verdict.gap.half is not None for verdict in judged)
+def by_chance(gaps: Iterable[Paired | None]) -> str:
+    """What several intervals mean for each of them; "" if there is none."""
+    tested = sum(gap is not None and gap.half is not None for gap in gaps)
     if not tested:
         return ""
     missed = number((1 - LEVEL) * tested, 2)
@@ -71,7 +71,9 @@ def _verdict(claim: Claim, found: Findings) -> Verdict:
         return Verdict(claim, "not run", why=f"no reported run of {' or '.join(missing)} has ended")
     arms = {name: arm for name, arm in known.items() if arm is not None}
     if hopeless := [f"`{name}`" for name, arm in arms.items() if arm.hopeless]:
-        why = f"every run of {listing(hopeless)} diverged, which counts as worst"
+        why = f"every run of {listing(hopeless)} diverged" + ", which counts as worst" * (
+            not claim.bases
+        )
         kind: Kind = "disagrees" if arms[claim.better].hopeless else "agrees"
         return Verdict(claim, "undecided" if claim.bases or len(hopeless) == 2 else kind, why=why)
     gap = _gap(claim, arms)
