@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, PAPER = "#1f2429", "#626b74", "#e3e6e9", "#fefefe"
 """Text; axes and labels; grid lines; background."""
 BASELINE_COLOUR = "#555d65"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0588c", "#b87a00", "#3a8fc4", "#7a5fc0")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0588c", "#b87a00", "#7a5fc0", "#3a8fc4")
 """Okabe–Ito's colours, darkened where they would be too pale on white."""
 
 SIZE = (5.2, 3.2)

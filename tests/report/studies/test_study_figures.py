@@ -124,6 +124,22 @@ def test_a_difference_of_those_that_were_left_is_not_drawn_as_certain() -> None:
     assert forest.rows(both)[0].diverged == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("new", "old", "new − old"),
+        ("a.warmup-0.05", "a.warmup-0", "a: warmup-0.05 − warmup-0"),
+        ("a.warmup-0", "b.warmup-0", "a − b: warmup-0"),
+        ("a.warmup-0", "b.warmup-5", "a.warmup-0 − b.warmup-5"),
+        ("a.warmup-0", "a", "a.warmup-0 − a"),
+    ],
+)
+def test_what_both_names_have_is_said_once(first: str, second: str, said: str) -> None:
+    row = forest.Difference(first, second, Paired({1: -0.1}, -0.1, None, None))
+    (name,) = forest.draw([row], FOUND).axes[0].get_yticklabels()
+    assert name.get_text() == said
+
+
 def test_rates_stand_beside_those_of_the_baseline() -> None:
     new, old = made_arm("new", (3.9,)), made_arm("old", (4.0,))
     assert rates.panels(made_findings(new, old)) == [(old, new)]

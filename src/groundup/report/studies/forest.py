@@ -89,7 +89,17 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
 
 def _name(one: Difference) -> str:
     lost = f" ({one.diverged} diverged)" if one.diverged else ""
-    return f"{style.label(one.first, 30)} − {style.label(one.second, 30)}{lost}"
+    return _without_what_is_common(one.first, one.second) + lost
+
+
+def _without_what_is_common(first: str, second: str) -> str:
+    """Points of a sweep are called VARIANT.FIELD-VALUE: what both have is said once."""
+    (variant, _, point), (other, _, its) = first.partition("."), second.partition(".")
+    if variant == other and point and its:
+        return f"{style.label(variant, 30)}: {point} − {its}"
+    if point and point == its:
+        return f"{style.label(variant, 30)} − {style.label(other, 30)}: {point}"
+    return f"{style.label(first, 30)} − {style.label(second, 30)}"
 
 
 def _colour(gap: Paired) -> str:

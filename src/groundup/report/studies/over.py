@@ -121,8 +121,8 @@ def draw_points(figure: Lines, lines: list[Line]) -> Figure:
     ticks = sorted({x for line in lines for x in (*line.lost, *(x for x, _ in line.mean))})
     if figure.log:
         axes.set_xscale("log")
-        axes.set_xticks(ticks, [style.short(tick) for tick in ticks])
-        axes.minorticks_off()
+    axes.set_xticks(ticks, [style.short(tick) for tick in ticks])
+    axes.minorticks_off()
     style.remark(drawn, "a cross: a run of it diverged" if any(l.lost for l in lines) else "")
     return drawn
 
