@@ -15,6 +15,8 @@ _METHODS = {
     "stochastic depth": "drop-path",
 }
 _WITH = {"AdamW": "", "Muon": "-muon", "AdamW, QK-norm": "-qk-norm"}
+_EMBEDDING = {"AdamW, embedding 0.55": "-embedding"}
+_ARMS = [f"{method}{suffix}" for suffix in _WITH.values() for method in _METHODS.values()]
 _TABLE_2 = (
     "arXiv:2603.05369, Table 2, Pre-LN, perplexity at 130M / 350M / 1.3B: "
     "14.30 < 14.67, 11.74 < 12.36, 9.86 < 10.32"
@@ -27,14 +29,15 @@ STUDY = Study(
     question=(
         "Is a schedule needed, or do learned factors of the branches (ReZero: one a layer, from 0; "
         "LayerScale: a vector a branch, from 0.1) or layers left out at random (up to 10%, in the "
-        "last one) do the same? With AdamW, with Muon, and with QK-norm, every arm at its own best "
-        "rate. The papers of the relatives are on other models: of those against each other we "
+        "last one) do the same? With AdamW, with Muon, with QK-norm, and with an embedding as large "
+        "as the authors' at width 768, beside which branches begin smaller; every arm at its own "
+        "best rate. The papers of the relatives are on other models: of those against each other we "
         "know of no published ordering for language models."
     ),
     settings={
         "cpu": Setting(of_recipe("studies/relatives"), multiples=(1.0, 2.0, 4.0)),
         "gpu": Setting(
-            of_recipe("studies/relatives"),
+            of_recipe("studies/relatives", {name: name for name in _ARMS}),
             multiples=(0.5, 1.0),
             seeds=2,
             change=GPU | {"train": GPU["train"] | {"steps": 1000}},
@@ -42,7 +45,7 @@ STUDY = Study(
     },
     baselines={
         f"{method}{suffix}": f"none{suffix}"
-        for suffix in _WITH.values()
+        for suffix in (_WITH | _EMBEDDING).values()
         for method in _METHODS.values()
         if method != "none"
     },
@@ -52,7 +55,7 @@ STUDY = Study(
             "with",
             {
                 said: {name: f"{method}{suffix}" for name, method in _METHODS.items()}
-                for said, suffix in _WITH.items()
+                for said, suffix in (_WITH | _EMBEDDING).items()
             },
         ),
     ),
@@ -60,5 +63,13 @@ STUDY = Study(
         Claim("prores", "none", _TABLE_2),
         Claim("prores-muon", "none-muon", _EXPECTED.format(said="Muon")),
         Claim("prores-qk-norm", "none-qk-norm", _EXPECTED.format(said="AdamW with QK-norm")),
+        Claim("prores-embedding", "none-embedding", _EXPECTED.format(said="a larger embedding")),
+        Claim(
+            "prores",
+            "prores-embedding",
+            "not published; expected if a part of the lead is that small branches spare a small "
+            "embedding",
+            bases=("none", "none-embedding"),
+        ),
     ),
 )
