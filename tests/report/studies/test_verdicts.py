@@ -98,6 +98,7 @@ def test_one_difference_against_another(new_base, old_base, kind, mean) -> None:
     assert found.kind == kind
     assert (found.gap and found.gap.mean) == (mean if mean is None else pytest.approx(mean))
     assert bool(found.why) == (None in (*new_base, *old_base))
+    assert "counts as worst" not in found.why  # as what it counts of a difference cannot be said
 
 
 def test_a_difference_lacks_an_arm() -> None:
