@@ -24,7 +24,7 @@ STUDY = Study(
         "A layer warms up over 1% of the run, half of that from 96 layers on, as in the paper."
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/depth"), multiples=(1.0, 2.0, 4.0)),
+        "cpu": Setting(of_recipe("studies/depth"), multiples=(0.5, 1.0, 2.0, 4.0)),
         "gpu": Setting(
             of_recipe("studies/depth"),
             multiples=(0.25, 0.5),  # up to the paper's rate at this width
