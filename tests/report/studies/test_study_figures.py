@@ -57,6 +57,16 @@ def test_a_line_of_which_little_came_to_its_end_keeps_its_crosses() -> None:
     assert drawn.get_supxlabel() == "a cross: a run of it diverged"
 
 
+def test_where_nothing_spiked_the_axis_does_not_reach_as_far_below_zero() -> None:
+    def reach_of(value: str) -> tuple[float, float]:
+        figure = Lines("n", "t", "x", {"L": BOTH}, value)
+        return over.draw_points(figure, over.points(figure, FOUND)).axes[0].get_ylim()
+
+    assert reach_of("loss spikes") == (-0.05, 1)
+    low, high = reach_of("gradient spikes")
+    assert 1 < low < 1.25 < high < 1.5
+
+
 def test_lines_of_a_column() -> None:
     figure = Lines("n", "t", "x", {"L": BOTH}, "right")
     with pytest.raises(ValueError, match="value='right' of the figure 'n'"):

@@ -123,6 +123,8 @@ def draw_points(figure: Lines, lines: list[Line]) -> Figure:
         axes.set_xscale("log")
     axes.set_xticks(ticks, [style.short(tick) for tick in ticks])
     axes.minorticks_off()
+    if not any(y for line in lines for seed in line.seeds for _, y in seed):
+        axes.set_ylim(-0.05, 1)  # unless told, an axis about nothing but 0 goes as far below it
     style.remark(drawn, "a cross: a run of it diverged" if any(l.lost for l in lines) else "")
     return drawn
 
