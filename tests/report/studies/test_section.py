@@ -120,10 +120,10 @@ def test_nothing_yet() -> None:
     assert "No run has ended yet." in text
 
 
-def test_every_interval_counts_once_whether_claimed_or_not() -> None:
+def test_every_interval_counts_once_whether_claimed_or_not_and_either_way_round() -> None:
     more = made_arm("newer", [4.1, 4.2, 4.0])
     baselines = {"new": "old", "newer": "old"}
-    claims = [Claim("new", "old", "a"), Claim("new", "newer", "b")]
+    claims = [Claim("new", "old", "a"), Claim("new", "newer", "b"), Claim("old", "newer", "c")]
     found = with_arms(made_findings(NEW, OLD, baselines=baselines, claims=tuple(claims)), more)
     assert "\n\nOf 3 intervals at 95%, 0.15 are expected" in told(found)
     found = with_arms(made_findings(NEW, OLD, baselines=baselines, claims=()), more)

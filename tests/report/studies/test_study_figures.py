@@ -142,6 +142,12 @@ def test_a_difference_of_those_that_were_left_is_not_drawn_as_certain() -> None:
         ("a.warmup-0", "b.warmup-0", "a − b: warmup-0"),
         ("a.warmup-0", "b.warmup-5", "a.warmup-0 − b.warmup-5"),
         ("a.warmup-0", "a", "a.warmup-0 − a"),
+        ("pre-ln-stagewise-0", "pre-ln-stagewise-L", "pre-ln-stagewise-0 − pre-ln-stagewise-L"),
+        (
+            "pre-ln-stagewise-0-skip",
+            "pre-ln-stagewise-0",
+            "pre-ln-stagewise-0-skip\n− pre-ln-stagewise-0",
+        ),
     ],
 )
 def test_what_both_names_have_is_said_once(first: str, second: str, said: str) -> None:

@@ -36,8 +36,9 @@ _LENGTHS = {
     "pre-ln-linear": 40.0,
 }
 _OWN = {
-    "pre-ln-stagewise-0-no-decay": "pre-ln-no-decay",
     "pre-ln-stagewise-0-skip": "pre-ln-stagewise-0",
+    "pre-ln-stagewise-0-strong-decay": "pre-ln-strong-decay",
+    "pre-ln-stagewise-0-strong-decay-skip": "pre-ln-strong-decay",
     "pre-ln-cascade": "pre-ln",
     "pre-ln-cascade-skip": "pre-ln",
     "pre-ln-cascade-skip-longer": "pre-ln",
@@ -49,14 +50,15 @@ STUDY = Study(
     question=(
         "Which course of α, and how long? Unless an arm's name says a percentage, all layers are "
         "at 1 after 40% of the run, as after 24k of 60k updates in Table 6. Why is `stagewise-0` "
-        "bad: does weight decay wear down the layers that wait (`no-decay` has none), or does Adam "
-        "begin with empty moments (with `skip` weights and moments of a waiting layer stay "
-        "untouched, and it is not computed)? If neither helps, it is the time that deep layers "
-        "lose. `cascade` starts a layer before the one below has ended; `longer` makes the updates "
-        "for which not computing the waiting layers leaves the time."
+        "bad: does weight decay wear down the layers that wait (with `strong-decay` their weights "
+        "shrink as much as in the paper's longer run), or does Adam begin with empty moments? With "
+        "`skip` weights and moments of a waiting layer stay untouched, and it is not computed. If "
+        "that does not help, it is the time that deep layers lose. `cascade` starts a layer before "
+        "the one below has ended; `longer` makes the updates for which not computing "
+        "the waiting layers leaves the time."
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/schedules"), multiples=(0.5, 1.0)),
+        "cpu": Setting(of_recipe("studies/schedules"), multiples=(0.5, 1.0, 2.0)),
         # 2e-3, the paper's rate at this width, and half of it for Post-LN.
         "gpu": Setting(
             of_recipe("studies/schedules", {name: name for name in _ON_GPU}), (0.5,), change=GPU
@@ -120,9 +122,15 @@ STUDY = Study(
             _EXPECTED + "weight decay or empty moments harm the layers that wait",
         ),
         Claim(
-            "pre-ln-stagewise-0-no-decay",
+            "pre-ln-stagewise-0-strong-decay-skip",
+            "pre-ln-stagewise-0-strong-decay",
+            _EXPECTED + "weight decay, with more of it, harms the layers that wait",
+        ),
+        Claim(
             "pre-ln-stagewise-0",
-            _EXPECTED + "weight decay harms the layers that wait",
+            "pre-ln-stagewise-0-strong-decay",
+            _EXPECTED + "weight decay is what makes `stagewise-0` bad",
+            bases=("pre-ln", "pre-ln-strong-decay"),
         ),
         Claim(
             "pre-ln-cascade-skip",

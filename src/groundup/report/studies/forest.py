@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "draw", "rows"]
 
-_ROW, _REST = 0.27, 0.85  # inches
+_ROW, _TALL_ROW, _REST = 0.27, 0.36, 0.85  # inches
+_WIDE = 40  # characters: a longer label stands on two lines, or little would be left for the bars
 _LOWER, _HIGHER = style.COLOURS[0], style.COLOURS[1]
 
 
@@ -38,14 +39,17 @@ class Difference:
 
 def rows(found: Findings) -> list[Difference]:
     """Every arm against its baseline, in the table's order, then the other pairs of the claims
-    (those on differences are not of pairs)."""
+    (those on differences are not of pairs). A pair the other way round is the same one."""
     study = found.study
     own = [
         (arm.name, study.baselines[arm.name]) for arm in found.arms if arm.name in study.baselines
     ]
     claimed = [(claim.better, claim.worse) for claim in study.claims if not claim.bases]
     differences = []
-    for first, second in dict.fromkeys([*own, *claimed]):
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for pair in (*own, *claimed):
+        pairs.setdefault(frozenset(pair), pair)
+    for first, second in pairs.values():
         one, other = found.arm(first), found.arm(second)
         if one and other and (gap := paired(one.values, other.values)):
             alone = len({*one.diverged} ^ {*other.diverged})
@@ -58,7 +62,9 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
     no seed was lost; an arrow at the edge where one goes on beyond what is shown."""
     cut = reach([max(map(abs, one.ends)) for one in differences])
     with style.styled():
-        figure = style.new_figure(_REST + _ROW * len(differences))
+        names = [_name(one) for one in differences]
+        row = _TALL_ROW if any("\n" in name for name in names) else _ROW
+        figure = style.new_figure(_REST + row * len(names))
         axes = figure.subplots()
         value = found.study.value
         unit = f", {value.unit}" if value.unit else ""
@@ -73,7 +79,6 @@ def draw(differences: list[Difference], found: Findings) -> Figure:
             for edge, marker, end in zip((-1, 1), "<>", one.ends, strict=True):
                 if cut and edge * end > cut:
                     axes.plot([edge * cut], [i - 0.1], marker, color=colour, clip_on=False)
-        names = [_name(one) for one in differences]
         axes.set_yticks(range(len(names)), names, color=style.INK, fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
@@ -99,7 +104,8 @@ def _without_what_is_common(first: str, second: str) -> str:
         return f"{style.label(variant, 30)}: {point} − {its}"
     if point and point == its:
         return f"{style.label(variant, 30)} − {style.label(other, 30)}: {point}"
-    return f"{style.label(first, 30)} − {style.label(second, 30)}"
+    said = f"{style.label(first, _WIDE)} − {style.label(second, _WIDE)}"
+    return said if len(said) <= _WIDE else said.replace(" − ", "\n− ")
 
 
 def _colour(gap: Paired) -> str:
