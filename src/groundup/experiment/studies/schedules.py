@@ -50,8 +50,8 @@ STUDY = Study(
     question=(
         "Which course of α, and how long? Unless an arm's name says a percentage, all layers are "
         "at 1 after 40% of the run, as after 24k of 60k updates in Table 6. Why is `stagewise-0` "
-        "bad: does weight decay wear down the layers that wait (with `strong-decay` their weights "
-        "shrink as much as in the paper's longer run), or does Adam begin with empty moments? With "
+        "bad: does weight decay wear down the layers that wait (`strong-decay`: 30 times the decay "
+        "for a run that is so much shorter), or does Adam begin with empty moments? With "
         "`skip` weights and moments of a waiting layer stay untouched, and it is not computed. If "
         "that does not help, it is the time that deep layers lose. `cascade` starts a layer before "
         "the one below has ended; `longer` makes the updates for which not computing "
