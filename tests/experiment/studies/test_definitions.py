@@ -122,8 +122,8 @@ def test_what_figures_show_is_measured(name: str) -> None:
                     assert last / measure.every >= 10, (scale, figure.name)
 
 
-# Updates of 12 × 64 take 140 seconds of one core where 800 of them are made of 8 × 128 tokens.
-SECONDS = 140
+# Updates of 12 × 64 take 70 seconds of one core where 400 of them are made of 8 × 128 tokens.
+SECONDS = 70
 HOURS = 2 * 2  # two hours of two cores
 GPU_RUNS = 60  # of half a minute: half an hour of an H200
 

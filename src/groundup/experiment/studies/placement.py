@@ -16,7 +16,7 @@ STUDY = Study(
         "Does residual warmup lower the loss wherever the norms stand, and most for Post-LN?"
     ),
     settings={
-        "cpu": Setting(of_recipe("studies/placement"), multiples=(0.5, 1.0, 2.0), seeds=5),
+        "cpu": Setting(of_recipe("studies/placement"), multiples=(0.5, 1.0, 2.0, 4.0), seeds=5),
         "gpu": Setting(of_recipe("studies/placement"), (0.5, 1.0), seeds=3, change=GPU),
         "paper": Setting(
             of_recipe(
