@@ -9,11 +9,14 @@ from groundup.experiment.studies.study import Claim, Setting, Study
 
 _FIGURE_1 = "arXiv:2603.05369, Figure 1, 71M to 411M: lower at every depth from 12 to 120"
 _HERE = (6, 12, 24, 48, 96)
+_CASCADE = (6, 12, 24, 48)
 _PUBLISHED = (12, 24, 48, 72, 96, 120)
 _EVERY = sorted({*_HERE, *_PUBLISHED})
 _LINES = {
-    name: {f"{name}-{layers}": float(layers) for layers in _EVERY} for name in ("none", "linear")
+    name: {f"{name}-{layers}": float(layers) for layers in depths}
+    for name, depths in {"none": _EVERY, "linear": _EVERY, "cascade": _CASCADE}.items()
 }
+_PAIRS = {f"{name}-{layers}": f"{name}-{layers}" for name in ("none", "linear") for layers in _HERE}
 
 STUDY = Study(
     name="depth",
@@ -21,12 +24,13 @@ STUDY = Study(
     question=(
         "Is the lead of residual warmup larger in deeper models (Pre-LN), and are its spikes "
         "fewer? All depths have the same width, text and updates, so a deeper one is a larger one. "
-        "A layer warms up over 1% of the run, half of that from 96 layers on, as in the paper."
+        "`linear`: a layer warms up over 1% of the run, half of that from 96 layers on, as in the "
+        "paper. `cascade`: layers wait, not computed, and all are at 1 after 40% of the run."
     ),
     settings={
         "cpu": Setting(of_recipe("studies/depth"), multiples=(0.5, 1.0, 2.0, 4.0)),
         "gpu": Setting(
-            of_recipe("studies/depth"),
+            of_recipe("studies/depth", _PAIRS),
             multiples=(0.25, 0.5),  # up to the paper's rate at this width
             change=GPU | {"train": GPU["train"] | {"steps": 600, "eval_every": 300}},
         ),
@@ -39,7 +43,11 @@ STUDY = Study(
             seeds=1,
         ),
     },
-    baselines={f"linear-{layers}": f"none-{layers}" for layers in _EVERY},
+    baselines={
+        f"{name}-{layers}": f"none-{layers}"
+        for name, depths in (("linear", _EVERY), ("cascade", _CASCADE))
+        for layers in depths
+    },
     figures=(
         Lines("loss", "Held-out loss by depth", "layers", _LINES, log=True),
         Lines(
@@ -70,5 +78,23 @@ STUDY = Study(
             )
             for layers in _HERE[2:]
         ),
+        *(
+            Claim(
+                f"cascade-{layers}",
+                f"none-{layers}",
+                "not published; expected if `cascade` is better at every depth, at equal tokens",
+            )
+            for layers in _CASCADE
+        ),
+        *(
+            Claim(
+                f"cascade-{layers}",
+                "cascade-12",
+                "not published; expected if the lead of `cascade` grows with depth",
+                bases=(f"none-{layers}", "none-12"),
+            )
+            for layers in _CASCADE[2:]
+        ),
     ),
+    speed=True,
 )
