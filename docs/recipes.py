@@ -32,6 +32,7 @@ WHAT = {
     "resting-layers": "layers that wait and are not computed, at equal tokens, on a CPU",
     "studies/placement": "study: five placements, without and with residual warmup, on a CPU",
     "studies/schedules": "study: schedules, lengths, layers that wait, on a CPU",
+    "studies/longer": "study: Pre-LN, without and with residual warmup, 2400 updates, on a CPU",
     "studies/depth": "study: 6 to 96 layers, without and with residual warmup, on a CPU",
     "studies/dynamics": "study: norms, similarity, what layers are worth, on a CPU",
     "studies/relatives": "study: ReZero, LayerScale, stochastic depth, Muon, QK-norm, on a CPU",

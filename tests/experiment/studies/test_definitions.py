@@ -108,7 +108,7 @@ def test_what_is_said_is_said_of_arms(name: str) -> None:
 @pytest.mark.parametrize("name", OF_RECIPES)
 def test_what_figures_show_is_measured(name: str) -> None:
     for figure in named(name).figures:
-        if isinstance(figure, Lines) or figure.measured == "loss":
+        if isinstance(figure, Lines) or figure.measured in ("loss", "evaluation"):
             continue
         word = WORDS[figure.measured.partition("/")[0]]
         for scale in named(name).settings:
@@ -192,6 +192,24 @@ def test_an_arm_is_at_every_scale_what_its_name_says(name: str) -> None:
             if name in ("schedules", "depth"):
                 # 1k of 60k updates are called 2%.
                 assert share(here) == pytest.approx(share(theirs), rel=0.21), arm
+
+
+@pytest.mark.parametrize("name", ["schedules", "longer"])
+def test_layers_wait_for_the_same_part_of_the_run_at_every_scale(name: str) -> None:
+    """Also where it is said in updates, as S of `cascade` is."""
+    longest = 0.0
+    for arm, theirs in recipes(name, "gpu").items():
+        waits = _waits(theirs)
+        assert waits == pytest.approx(_waits(recipes(name, "cpu")[arm]), abs=0.003), arm
+        longest = max(longest, *waits)
+    assert longest > 0.25
+
+
+def _waits(recipe: Recipe) -> list[float]:
+    """Of its layers, as parts of the run."""
+    steps = recipe.train.steps
+    waits = recipe.residual.resolve(steps).waits(recipe.model.layers)
+    return [wait / steps for wait in waits]
 
 
 def share(recipe: Recipe) -> float:

@@ -111,6 +111,19 @@ def test_courses() -> None:
     assert over.courses(Course("n", "t", "phi", ("new",), until=60), FOUND) == []
 
 
+def test_a_paired_course_is_the_difference_to_the_baseline_of_the_same_seed() -> None:
+    """Seed 2 of the baseline diverged; seed 3 has not come to its end."""
+    found = made_findings(made_arm("new", (3.9, 4.0, 4.1)), made_arm("old", (4.0, None), planned=3))
+    figure = Course("n", "t", "evaluation", ("new",), paired=True)
+    (line,) = over.courses(figure, found)
+    assert line.seeds == (((50.0, 0.0), (100.0, pytest.approx(-0.1))),)
+    (plain,) = over.courses(dataclasses.replace(figure, paired=False), found)
+    assert [seed[-1] for seed in plain.seeds] == [(100.0, 3.9), (100.0, 4.0), (100.0, 4.1)]
+    (zero,) = [one for one in over.draw_courses(figure, [line]).axes[0].lines if one.zorder == 0]
+    assert list(zero.get_ydata()) == [0, 0]
+    assert over.courses(figure, dataclasses.replace(found, arms=found.arms[:1])) == []
+
+
 def test_differences_are_those_of_the_table_then_of_the_claims() -> None:
     found = made_findings((3.9, 4.0), (4.0, 4.2), baselines={})
     (row,) = forest.rows(found)

@@ -12,6 +12,7 @@ __all__ = ["NAMES", "SCALES", "Claim", "Setting", "Study", "named"]
 NAMES = (
     "placement",
     "schedules",
+    "longer",
     "depth",
     "dynamics",
     "relatives",

@@ -71,11 +71,17 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
     Args:
         name: of the recipe.
         only: what the study calls an arm → the variant; unless given, all of them by their names.
+
+    Where a scale changes the number of updates, lengths of residual warmup that the recipe says in
+    updates change with it.
     """
 
     def arms(change: Mapping[str, Any]) -> dict[str, Arm]:
-        file = recipe_file.changed(recipe_file.read(recipe_file.find(name)), change)
+        here = recipe_file.read(recipe_file.find(name))
+        file = recipe_file.changed(here, change)
         variants = recipe_file.expand(file.recipe, file.changes)
+        times = file.recipe.train.steps / here.recipe.train.steps
+        variants = {variant: _stretched(one, times) for variant, one in variants.items()}
         found = {k: point.recipe for k, point in recipe_file.sweep(variants, file.axes).items()}
         names = only or {variant: variant for variant in found}
         for variant in names.values():
@@ -84,3 +90,21 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
         return {arm: RecipeArm(found[variant]) for arm, variant in names.items()}
 
     return arms
+
+
+def _stretched(recipe: Recipe, times: float) -> Recipe:
+    """With lengths of residual warmup that are said in updates as long a part of the run as before
+    a scale made it longer."""
+    if times == 1:
+        return recipe
+    residual = recipe.residual
+
+    def longer(updates: float | None) -> float | None:
+        return None if updates is None else round(updates * times)
+
+    return replace(
+        recipe,
+        residual=replace(
+            residual, T=longer(residual.T), S=longer(residual.S), total=longer(residual.total)
+        ),
+    )

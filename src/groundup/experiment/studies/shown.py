@@ -103,11 +103,13 @@ class Course:
 
     Attributes:
         name, title: as of `Lines`.
-        measured: as of `Layers`, "metrics/NAME" for a number of metrics.jsonl, or "loss", the
-            training loss. Where each layer has a value, their mean is drawn.
+        measured: as of `Layers`, "metrics/NAME" for a number of metrics.jsonl, "loss", the training
+            loss, or "evaluation", the held-out one. Where each layer has a value, their mean is
+            drawn.
         arms: a line each.
         until: the last update that is drawn; the whole run unless given.
         log: whether the axis of the values is logarithmic.
+        paired: whether what is drawn is the difference to the arm's baseline, seed by seed.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Course:
     arms: tuple[str, ...]
     until: int | None = None
     log: bool = False
+    paired: bool = False
 
 
 Figure = Lines | Layers | Course

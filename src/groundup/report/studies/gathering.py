@@ -130,7 +130,7 @@ def _spikes(run: Run) -> Iterable[tuple[str, tuple[float, int, int]]]:
 def _measured(study: Study, arm: str, run: Run) -> Iterable[tuple[str, Measured]]:
     """What the study's figures show of it, at some steps: more of them early, where warmup acts."""
     figures = [figure for figure in study.figures if not isinstance(figure, Lines)]
-    for name in sorted({figure.measured for figure in figures if arm in figure.arms} - {"loss"}):
+    for name in sorted({figure.measured for figure in figures if arm in figure.arms} - _OWN):
         kind, _, key = name.partition("/")
         found = _SOURCES[kind](run, key) if kind in _SOURCES else run.measured.get(name)
         if found is None:
@@ -147,6 +147,9 @@ def _of_metrics(run: Run, key: str) -> recorded.Measured | None:
     known = np.isfinite(columns[key])
     return recorded.Measured(steps[known], columns[key][known]) if known.any() else None
 
+
+_OWN = {"loss", "evaluation"}
+"""What is kept of every run."""
 
 _SOURCES: dict[str, Callable[[Run, str], recorded.Measured | None]] = {
     "similarity": lambda run, branch: run.similarity.get(branch),

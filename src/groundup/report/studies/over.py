@@ -71,7 +71,7 @@ def points(figure: Lines, found: Findings) -> list[Line]:
 def layers(figure: Layers, found: Findings) -> list[Line]:
     """A line for each arm that was measured: values by layer, the first is 1."""
 
-    def read(run: RunFindings) -> Sequence[tuple[float, float | None]]:
+    def read(arm: ArmFindings, run: RunFindings) -> Sequence[tuple[float, float | None]]:
         known = run.measured.get(figure.measured)
         if known is None:
             return ()
@@ -84,19 +84,33 @@ def layers(figure: Layers, found: Findings) -> list[Line]:
 
 def courses(figure: Course, found: Findings) -> list[Line]:
     """A line for each arm that was measured: values by completed updates."""
+
+    def paired(arm: ArmFindings, run: RunFindings) -> Sequence[tuple[float, float | None]]:
+        base = found.arm(found.study.baselines[arm.name])
+        same = (one for one in (base.runs if base else ()) if one.seed == run.seed)
+        theirs = [_course(figure, one) for one in same if one.value is not None]
+        below = {x: y for course in theirs for x, y in course if y is not None}
+        course = [(x, y) for x, y in _course(figure, run) if y is not None]
+        return [(x, y - below[x]) for x, y in course if x in below]
+
+    def own(_: ArmFindings, run: RunFindings) -> Sequence[tuple[float, float | None]]:
+        return _course(figure, run)
+
+    return _of_arms(figure.arms, found, paired if figure.paired else own)
+
+
+def _course(figure: Course, run: RunFindings) -> Sequence[tuple[float, float | None]]:
     last = math.inf if figure.until is None else figure.until
-
-    def read(run: RunFindings) -> Sequence[tuple[float, float | None]]:
-        if figure.measured == "loss":
-            step = run.updates / max(1, len(run.losses))
-            course = [((i + 0.5) * step, value) for i, value in enumerate(run.losses)]
-        else:
-            known = run.measured.get(figure.measured)
-            pairs = zip(known.steps, known.values, strict=True) if known else ()
-            course = [(float(step), _mean(value)) for step, value in pairs]
-        return [(x, y) for x, y in course if x <= last]
-
-    return _of_arms(figure.arms, found, read)
+    if figure.measured == "loss":
+        step = run.updates / max(1, len(run.losses))
+        course = [((i + 0.5) * step, value) for i, value in enumerate(run.losses)]
+    elif figure.measured == "evaluation":
+        course = [(float(step), value) for step, value in run.evaluations]
+    else:
+        known = run.measured.get(figure.measured)
+        pairs = zip(known.steps, known.values, strict=True) if known else ()
+        course = [(float(step), _mean(value)) for step, value in pairs]
+    return [(x, y) for x, y in course if x <= last]
 
 
 def draw_points(figure: Lines, lines: list[Line]) -> Figure:
@@ -143,6 +157,8 @@ def draw_layers(figure: Layers, lines: list[Line]) -> Figure:
 def draw_courses(figure: Course, lines: list[Line]) -> Figure:
     """Values by updates."""
     drawn, axes = _figure(figure.title, lines, _seeds_and_mean)
+    if figure.paired:
+        axes.axhline(0, color=style.baseline_look().colour, linewidth=1.0, zorder=0)
     if figure.log:
         style.log_axis(axes)
         _remark_on_the_rest(drawn, lines)
@@ -191,7 +207,7 @@ def _stroke(look: style.Look) -> dict[str, Any]:
 def _of_arms(
     names: Sequence[str],
     found: Findings,
-    read: Callable[[RunFindings], Sequence[tuple[float, float | None]]],
+    read: Callable[[ArmFindings, RunFindings], Sequence[tuple[float, float | None]]],
 ) -> list[Line]:
     lines = []
     for name in names:
@@ -199,7 +215,7 @@ def _of_arms(
             continue
         # One that has not come to its end has no "at the end", and its parts are others.
         ended = [run for run in arm.runs if run.value is not None]
-        known = [tuple((x, y) for x, y in read(run) if y is not None) for run in ended]
+        known = [tuple((x, y) for x, y in read(arm, run) if y is not None) for run in ended]
         line = Line(name, tuple(filter(None, known)), (), _are_baselines({name: arm}, found))
         if len(line.mean) >= _FEW:
             lines.append(line)
