@@ -84,6 +84,9 @@ def test_the_stream_against_a_forward_by_hand(placement: str, attached: bool) ->
     norms = [x.norm(dim=-1) for x in stream]
     assert found["stream_norm/layers"] == pytest.approx([float(n.mean()) for n in norms[1:]])
     assert found["stream_max/layers"] == pytest.approx([float(x.abs().max()) for x in stream[1:]])
+    apart = ~torch.eye(LENGTH, dtype=torch.bool)
+    pairs = [F.cosine_similarity(x[:, :, None], x[:, None], dim=-1)[:, apart] for x in stream[1:]]
+    assert found["stream_alike/layers"] == pytest.approx([float(p.mean()) for p in pairs], rel=1e-4)
     cosines = [F.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(stream[1:])]
     assert found["stream_next/layers"][:-1] == pytest.approx([float(c) for c in cosines], rel=1e-4)
     assert found["stream_next/layers"][-1] is None

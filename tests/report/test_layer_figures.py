@@ -17,6 +17,7 @@ LAYERED = {
     "activations": "stream_norm/layers",
     "branches": "branch_ratio/attention/layers",
     "neighbours": "stream_next/layers",
+    "tokens": "stream_alike/layers",
     "gradients": "grad_norm/layers",
     "angles": "angle/layers",
     "attention": "attention_uniform/layers",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         representation_changes,
     )
     from groundup.measure.skipping import mean_loss, skipped
-    from groundup.measure.stream import token_cosines, token_norms
+    from groundup.measure.stream import alikeness, token_cosines, token_norms
     from groundup.measure.updates import angle, relative_update, row_angles, update_norm
 
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -52,7 +52,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "rank": ("stable_rank", "stable_rank_by_power"),
     "representation": ("alignment", "representation_change", "representation_changes"),
     "skipping": ("mean_loss", "skipped"),
-    "stream": ("token_cosines", "token_norms"),
+    "stream": ("alikeness", "token_cosines", "token_norms"),
     "updates": ("angle", "relative_update", "row_angles", "update_norm"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in (module, *names)}
@@ -66,6 +66,7 @@ __all__ = [
     "SpikeScore",
     "Verdict",
     "alignment",
+    "alikeness",
     "angle",
     "cosine",
     "dead_share",

@@ -21,7 +21,7 @@ from groundup.measure import attention, positions, probing, similarity
 from groundup.measure.layers import Layer
 from groundup.measure.parts import Part, Values
 from groundup.measure.skipping import Outputs, logits_of, mean_loss, skipped
-from groundup.measure.stream import token_cosines, token_norms
+from groundup.measure.stream import alikeness, token_cosines, token_norms
 from groundup.residual.scale import alpha_of
 
 Forward = Callable[[Sequence[probing.Sight]], Any]
@@ -87,6 +87,8 @@ class Stream(Part):
             return
         self._set("stream_norm", l, token_norms(x).mean())
         self._set("stream_max", l, x.abs().max())
+        if x.ndim > 1:
+            self._set("stream_alike", l, alikeness(x))
         self._set("stream_next", l, None)
         entering = self._entering
         if self._follows[l] and entering is not None and entering.shape == x.shape:

@@ -23,6 +23,23 @@ def token_cosines(a: Tensor, b: Tensor) -> Tensor:
     return (first * second).sum(-1) / (token_norms(first) * token_norms(second))
 
 
+def alikeness(x: Tensor) -> Tensor:
+    """Mean cosine between different tokens of a sequence, [] float32; float64 from float64.
+
+    Of n tokens (‖Σ u‖² − n)/(n·(n − 1)), where u is a token's x/‖x‖, which needs no n × n cosines;
+    mean over sequences. Near 1 all tokens point the same way, and a layer can no longer tell them
+    apart: rank collapse (arXiv:2103.03404, arXiv:2206.03126). nan of a single token.
+
+    Args:
+        x: [T, d], or [N, …, T, d] of N sequences, all of whose tokens are one set.
+    """
+    sequences = x.detach()[None] if x.ndim == 2 else x.detach().flatten(1, -2)
+    n = sequences.shape[1]
+    wide = sequences.to(torch.promote_types(x.dtype, torch.float32))
+    together = torch.nn.functional.normalize(wide, dim=-1).sum(1).square().sum(-1)
+    return ((together - n) / (n * (n - 1))).mean() if n > 1 else wide.new_full((), torch.nan)
+
+
 def _tokens(x: Tensor) -> Tensor:
     rows = x.detach().flatten(0, -2) if x.ndim > 1 else x.detach()[None]
     return rows.to(torch.promote_types(rows.dtype, torch.float32))

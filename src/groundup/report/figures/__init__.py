@@ -81,6 +81,7 @@ FIGURES: dict[str, Spec] = {
     "neighbours": Spec(
         "Similarity of neighbouring layers", maps.NEIGHBOURS.draw, captions.neighbours
     ),
+    "tokens": Spec("How alike tokens become", maps.ALIKE.draw, captions.tokens),
     "layers": Spec("What each layer is worth", maps.LAYERS.draw, captions.layers),
     "attention": Spec("Attention: how evenly it spreads", maps.ATTENTION.draw, captions.attention),
     "gradients": Spec("Gradient norm by layer", maps.GRADIENTS.draw, captions.gradients),

@@ -28,6 +28,7 @@ __all__ = [
     "rate",
     "similarity",
     "sweep",
+    "tokens",
     "updates",
     "warmup_length",
 ]
@@ -158,6 +159,11 @@ similarity = _map(
 neighbours = _map(
     "Bright all along means that a layer hardly differs from the next: cosine of the stream, or of "
     "what a branch adds, after a layer and after the one that follows"
+)
+tokens = _map(
+    "Where a map is bright, tokens have become alike, and what comes after cannot tell them apart: "
+    "mean cosine between the streams of different tokens of a sequence, and below it the last "
+    "measurement"
 )
 layers = _map(
     "Look for deep layers that could be left out: what the loss rises by when a layer’s branches "

@@ -278,6 +278,13 @@ NEIGHBOURS = Maps(
     _STREAM,
     unit=True,
 )
+ALIKE = Maps(
+    _one("stream_alike/layers"),
+    "cosine between tokens",
+    _STREAM,
+    unit=True,
+    below=profile(layered("stream_alike/layers"), "at the end of the run"),
+)
 SIMILARITY = Maps(
     lambda group: [Column("", _similarity)],
     "cosine with the last",
