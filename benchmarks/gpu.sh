@@ -23,7 +23,7 @@
 #        resume    killed and gone on with, to the bit, train.deterministic (the same)
 #        study:NAME  a study at its gpu scale, meant for half an hour: after ten minutes it is stopped and
 #                  told as far as it is, and the same part goes on. Not among the parts that run unless
-#                  named: study:placement study:schedules study:longer study:depth study:dynamics study:relatives
+#                  named: study:placement study:schedules study:depth study:deep study:dynamics study:relatives
 #                  study:need-for-warmup study:rate-and-residual study:resnet (DATA=FOLDER: CIFAR-10)
 # Numbers go to $RESULTS as JSON, all that was printed to $RESULTS/log.txt.
 set -uo pipefail

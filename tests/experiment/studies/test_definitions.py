@@ -194,7 +194,7 @@ def test_an_arm_is_at_every_scale_what_its_name_says(name: str) -> None:
                 assert share(here) == pytest.approx(share(theirs), rel=0.21), arm
 
 
-@pytest.mark.parametrize("name", ["schedules", "longer"])
+@pytest.mark.parametrize("name", ["schedules", "deep"])
 def test_layers_wait_for_the_same_part_of_the_run_at_every_scale(name: str) -> None:
     """Also where it is said in updates, as S of `cascade` is."""
     longest = 0.0

@@ -12,8 +12,8 @@ __all__ = ["NAMES", "SCALES", "Claim", "Setting", "Study", "named"]
 NAMES = (
     "placement",
     "schedules",
-    "longer",
     "depth",
+    "deep",
     "dynamics",
     "relatives",
     "need-for-warmup",
