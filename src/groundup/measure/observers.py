@@ -61,11 +61,12 @@ def observe(
     ``relus``       ``dead_relus``, the share of dead units
     ``stream``      by layer: ``stream_norm``, ‖x‖ after it (mean over tokens);
                     ``stream_max``, the largest |entry|; ``stream_alike``, the mean cosine
-                    between different tokens of a sequence (`alikeness`); ``stream_next``,
-                    the cosine of x after it and after the next; and of each branch b
-                    ``branch_norm/b``, of what it adds (α included); ``branch_ratio/b``, that
-                    over ‖x‖ before the layer, token by token; ``branch_next/b``, its cosine
-                    with the next layer's (mean over tokens)
+                    between different tokens of a sequence (`alikeness`; the batch is the
+                    first dimension); ``stream_next``, the cosine of x after it and after
+                    the next; and of each branch b ``branch_norm/b``, of what it adds (α
+                    included); ``branch_ratio/b``, that over ‖x‖ before the layer, token by
+                    token; ``branch_next/b``, its cosine with the next layer's (mean over
+                    tokens)
     ``attention``   by layer: ``attention_entropy`` in nats, mean over heads and queries;
                     ``attention_uniform``, that over the entropy of attending evenly;
                     ``attention_logit``, the largest

@@ -27,17 +27,25 @@ def alikeness(x: Tensor) -> Tensor:
     """Mean cosine between different tokens of a sequence, [] float32; float64 from float64.
 
     Of n tokens (‖Σ u‖² − n)/(n·(n − 1)), where u is a token's x/‖x‖, which needs no n × n cosines;
-    mean over sequences. Near 1 all tokens point the same way, and a layer can no longer tell them
-    apart: rank collapse (arXiv:2103.03404, arXiv:2206.03126). nan of a single token.
+    mean over sequences. Near 1 all tokens point the same way, and what follows can hardly tell them
+    apart: rank collapse (arXiv:2103.03404, arXiv:2206.03126). Tokens that are 0 have no direction
+    and are left out; nan where fewer than two are left.
 
     Args:
-        x: [T, d], or [N, …, T, d] of N sequences, all of whose tokens are one set.
+        x: [N, …, T, d], the batch first: N sequences, whose tokens are all of …·T. [T, d] is one
+            sequence. Of [T, N, d] it would compare across the batch.
+
+    Raises:
+        ValueError: x has less than two dimensions.
     """
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {list(x.shape)}, but must be [T, d] or [N, …, T, d]")
     sequences = x.detach()[None] if x.ndim == 2 else x.detach().flatten(1, -2)
-    n = sequences.shape[1]
     wide = sequences.to(torch.promote_types(x.dtype, torch.float32))
-    together = torch.nn.functional.normalize(wide, dim=-1).sum(1).square().sum(-1)
-    return ((together - n) / (n * (n - 1))).mean() if n > 1 else wide.new_full((), torch.nan)
+    units = torch.nn.functional.normalize(wide, dim=-1)
+    n = units.square().sum((1, 2))
+    together = units.sum(1).square().sum(-1)
+    return torch.where(n > 1.5, (together - n) / (n * (n - 1)), torch.nan).nanmean()
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -101,6 +101,9 @@ def test_what_is_said_is_said_of_arms(name: str) -> None:
     for figure in study.figures:
         lines = figure.lines.values() if isinstance(figure, Lines) else [figure.arms]
         assert {arm for line in lines for arm in line} <= known
+        if getattr(figure, "paired", False):
+            assert set(figure.arms) <= study.baselines.keys()
+            assert not figure.log
     files = [figure.name for figure in study.figures]
     assert len(set(files)) == len(files)
 
@@ -108,7 +111,12 @@ def test_what_is_said_is_said_of_arms(name: str) -> None:
 @pytest.mark.parametrize("name", OF_RECIPES)
 def test_what_figures_show_is_measured(name: str) -> None:
     for figure in named(name).figures:
-        if isinstance(figure, Lines) or figure.measured in ("loss", "evaluation"):
+        if isinstance(figure, Lines) or figure.measured == "loss":
+            continue
+        if figure.measured == "evaluation":
+            for scale in named(name).settings:
+                trains = [recipe.train for recipe in recipes(name, scale).values()]
+                assert min(train.steps / train.eval_every for train in trains) >= 10
             continue
         word = WORDS[figure.measured.partition("/")[0]]
         for scale in named(name).settings:

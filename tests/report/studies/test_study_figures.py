@@ -112,8 +112,11 @@ def test_courses() -> None:
 
 
 def test_a_paired_course_is_the_difference_to_the_baseline_of_the_same_seed() -> None:
-    """Seed 2 of the baseline diverged; seed 3 has not come to its end."""
-    found = made_findings(made_arm("new", (3.9, 4.0, 4.1)), made_arm("old", (4.0, None), planned=3))
+    """Of the baseline seed 2 diverged and seed 3 has not ended: what they had is left out."""
+    old = made_arm("old", (4.0, None), planned=3)
+    part = [dataclasses.replace(run, evaluations=((50, 4.0),)) for run in old.runs[1:]]
+    old = dataclasses.replace(old, runs=(old.runs[0], *part))
+    found = made_findings(made_arm("new", (3.9, 4.0, 4.1)), old)
     figure = Course("n", "t", "evaluation", ("new",), paired=True)
     (line,) = over.courses(figure, found)
     assert line.seeds == (((50.0, 0.0), (100.0, pytest.approx(-0.1))),)
@@ -122,6 +125,18 @@ def test_a_paired_course_is_the_difference_to_the_baseline_of_the_same_seed() ->
     (zero,) = [one for one in over.draw_courses(figure, [line]).axes[0].lines if one.zorder == 0]
     assert list(zero.get_ydata()) == [0, 0]
     assert over.courses(figure, dataclasses.replace(found, arms=found.arms[:1])) == []
+
+
+def test_in_a_paired_course_no_line_looks_like_the_one_at_0() -> None:
+    """`new` is a baseline, too: of `newer`."""
+    study = dataclasses.replace(FOUND.study, baselines=CHAIN)
+    found = dataclasses.replace(FOUND, study=study)
+    found = with_arms(found, made_arm("newer", (3.8, 3.9)))
+    figure = Course("n", "t", "evaluation", ("new", "newer"), paired=True)
+    drawn = over.draw_courses(figure, over.courses(figure, found)).axes[0].lines
+    zero = [line.get_color() for line in drawn if line.zorder == 0]
+    assert len(zero) == 1
+    assert zero[0] not in [line.get_color() for line in drawn if line.zorder != 0]
 
 
 def test_differences_are_those_of_the_table_then_of_the_claims() -> None:

@@ -73,7 +73,7 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
         only: what the study calls an arm → the variant; unless given, all of them by their names.
 
     Where a scale changes the number of updates, lengths of residual warmup that the recipe says in
-    updates change with it.
+    updates are multiplied as it is.
     """
 
     def arms(change: Mapping[str, Any]) -> dict[str, Arm]:
@@ -93,14 +93,13 @@ def of_recipe(name: str, only: Mapping[str, str] | None = None) -> Arms:
 
 
 def _stretched(recipe: Recipe, times: float) -> Recipe:
-    """With lengths of residual warmup that are said in updates as long a part of the run as before
-    a scale made it longer."""
+    """Its lengths of residual warmup in updates, multiplied."""
     if times == 1:
         return recipe
     residual = recipe.residual
 
     def longer(updates: float | None) -> float | None:
-        return None if updates is None else round(updates * times)
+        return None if updates is None else updates * times
 
     return replace(
         recipe,

@@ -26,7 +26,8 @@ STUDY = Study(
         "gpu": Setting(
             of_recipe("studies/deep"),
             multiples=(0.125, 0.25, 0.5),
-            change=GPU | {"model": GPU["model"] | {"layers": 24}},
+            change=GPU
+            | {"model": GPU["model"] | {"layers": 24}, "train": GPU["train"] | {"eval_every": 150}},
         ),
     },
     baselines=dict.fromkeys(_ARMS[1:], "none") | {"cascade-scaled": "scaled"},

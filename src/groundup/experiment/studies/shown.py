@@ -109,7 +109,8 @@ class Course:
         arms: a line each.
         until: the last update that is drawn; the whole run unless given.
         log: whether the axis of the values is logarithmic.
-        paired: whether what is drawn is the difference to the arm's baseline, seed by seed.
+        paired: whether what is drawn is the difference to the arm's baseline, seed by seed, at the
+            steps that both have; each of the arms needs one, and `log` would hide leads.
     """
 
     name: str

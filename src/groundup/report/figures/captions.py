@@ -161,9 +161,9 @@ neighbours = _map(
     "what a branch adds, after a layer and after the one that follows"
 )
 tokens = _map(
-    "Where a map is bright, tokens have become alike, and what comes after cannot tell them apart: "
-    "mean cosine between the streams of different tokens of a sequence, and below it the last "
-    "measurement"
+    "Where a map is bright, tokens have become alike, and what comes after can hardly tell them "
+    "apart: mean cosine between the streams of different tokens of a sequence, and below it the "
+    "last measurement"
 )
 layers = _map(
     "Look for deep layers that could be left out: what the loss rises by when a layer’s branches "

@@ -156,7 +156,8 @@ def draw_layers(figure: Layers, lines: list[Line]) -> Figure:
 
 def draw_courses(figure: Course, lines: list[Line]) -> Figure:
     """Values by updates."""
-    drawn, axes = _figure(figure.title, lines, _seeds_and_mean)
+    # In a paired one the baseline is the line at 0.
+    drawn, axes = _figure(figure.title, lines, _seeds_and_mean, single=not figure.paired)
     if figure.paired:
         axes.axhline(0, color=style.baseline_look().colour, linewidth=1.0, zorder=0)
     if figure.log:
@@ -176,7 +177,10 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _figure(
-    title: str, lines: list[Line], draw: Callable[[Axes, Line, style.Look], Any]
+    title: str,
+    lines: list[Line],
+    draw: Callable[[Axes, Line, style.Look], Any],
+    single: bool = True,
 ) -> tuple[Figure, Axes]:
     with style.styled():
         figure = style.new_figure()
@@ -184,7 +188,7 @@ def _figure(
         style.titled(axes, title)
         handles, coloured = [], 0
         # The look of a baseline is one: several would not be told apart.
-        single = sum(line.is_baseline for line in lines) == 1
+        single = single and sum(line.is_baseline for line in lines) == 1
         for line in lines:
             grey = single and line.is_baseline
             look = style.baseline_look() if grey else style.look(coloured)
