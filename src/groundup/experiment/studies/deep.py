@@ -34,7 +34,7 @@ STUDY = Study(
     figures=(
         Course(
             "course",
-            "Held-out loss over the run, difference to `none` (of cascade-scaled: to `scaled`)",
+            "Held-out loss over the run, difference to the baseline",
             "evaluation",
             _ARMS[1:],
             paired=True,
